@@ -1,0 +1,69 @@
+"""Results and array types. Results are frozen; every field states its shape, dtype and unit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fevertools.errors import FevertoolsError
+
+UInt8Image: TypeAlias = npt.NDArray[np.uint8]
+"""uint8 (H, W, 3) RGB, or (H, W) luminance where a function says so."""
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+
+Color: TypeAlias = Literal["rgb", "bgr"]
+"""Channel order of an array that a caller passes in. Inside the package everything is RGB."""
+
+Point: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One detected face. Coordinates are pixels of the upright image (EXIF orientation applied), x right and y down."""
+
+    box: Float32  # (4,) x1, y1, x2, y2; may reach past the image border
+    score: float  # detector confidence, 0-1
+    landmarks: Float32  # (5, 2) x, y in the order of `labels.LANDMARKS`
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """How one face looks, as the distribution of labels that human taggers are expected to give it."""
+
+    label: str  # the most probable of `labels.EMOTIONS`
+    probabilities: Mapping[str, float]  # all eight labels, in the order of `labels.EMOTIONS`; sums to 1
+    entropy: float  # nats, 0 (certain) to ln 8 = 2.08 (no idea)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceResult:
+    """Everything known about one face."""
+
+    face: Face
+    embedding: Float32  # (D,) expression embedding; D = 256 for the default weights
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageResult:
+    """What `Analyzer.stream` yields for one input. An unreadable input has no faces and its error."""
+
+    source: object  # the input as it was passed in
+    faces: tuple[FaceResult, ...]
+    error: FevertoolsError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceGeometry:
+    """The framing a network was trained on. Comes from the weights manifest."""
+
+    height: int  # pixels
+    width: int  # pixels
+    landmarks: tuple[Point, Point, Point, Point, Point]  # fractions of width and height, order of `labels.LANDMARKS`
+
+    def template(self) -> Float32:
+        """The five landmarks in pixels of the crop, float32 (5, 2)."""
+        return np.asarray(self.landmarks, np.float32) * np.asarray((self.width, self.height), np.float32)
