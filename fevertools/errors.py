@@ -1,4 +1,4 @@
-"""The one error tree. Everything the package raises on purpose is a `FevertoolsError`, and its message says what to do."""
+"""The one error tree. Whatever the package raises on purpose is a `FevertoolsError`; its message says what to do."""
 
 
 class FevertoolsError(Exception):
@@ -14,7 +14,7 @@ class UnreadableImageError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """An array or object has a type, dtype, shape or range that is not one of those documented in `fevertools.image`."""
+    """An array or object has a type, dtype, shape or range that is not among those `fevertools.image` documents."""
 
 
 class ImageTooLargeError(ImageError):

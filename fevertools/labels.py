@@ -19,13 +19,15 @@ FERPLUS_VOTES: Final = (*EMOTIONS, "unknown", "not-a-face")
 LANDMARKS: Final = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 """Order of the rows of every (5, 2) landmark array. Left and right are those of the picture, not of the person."""
 
-FER2013_TO_EMOTION: Final[Mapping[str, str]] = MappingProxyType({
-    "angry": "anger",
-    "disgust": "disgust",
-    "fear": "fear",
-    "happy": "happiness",
-    "sad": "sadness",
-    "surprise": "surprise",
-    "neutral": "neutral",
-})
+FER2013_TO_EMOTION: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "angry": "anger",
+        "disgust": "disgust",
+        "fear": "fear",
+        "happy": "happiness",
+        "sad": "sadness",
+        "surprise": "surprise",
+        "neutral": "neutral",
+    }
+)
 """FER-2013 label -> the emotion label of the same meaning."""

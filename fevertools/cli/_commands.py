@@ -1,0 +1,279 @@
+"""detect, embed, classify and similarity."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fevertools import __version__
+from fevertools.cli._inputs import Input, expand
+from fevertools.cli._output import FAILED_IMAGE, Sink, open_sink
+from fevertools.cli._parser import FAILED, FINE, UNUSABLE
+from fevertools.cli._rows import Record, columns, printable
+from fevertools.cli._writers import Metadata
+from fevertools.errors import FevertoolsError, ImageError, UnreadableImageError
+from fevertools.image import load
+from fevertools.labels import EMOTIONS
+from fevertools.manifest import ROLES, WeightsEntry, load_manifest
+from fevertools.pipeline import Analyzer
+from fevertools.similarity import similarity as compare
+from fevertools.streaming import Progress, read_ahead
+from fevertools.types import Face, FaceResult, UInt8Image
+
+Records: TypeAlias = Generator[Record, None, None]
+
+
+def detect(options: argparse.Namespace) -> int:
+    """`fevertools detect`."""
+    album = None
+    if options.draw is not None:
+        # Only --draw needs OpenCV's drawing.
+        from fevertools.cli._draw import Album
+
+        single = len(options.inputs) == 1 and os.path.isfile(options.inputs[0])
+        album = Album(options.draw, single=single, replace=options.overwrite or options.resume)
+    entry = load_manifest().entry(None, "detector")
+    metadata = _metadata("detect", entry, options, "min_face_size", "max_faces", "largest")
+    with _analyzer(options) as analyzer, open_sink(options, columns("detect"), metadata) as sink:
+        # Numbered as the inputs come, done or not, so that a resumed run finds the same names.
+        places: dict[str, Any] = {}
+
+        def place(image: Input) -> None:
+            if album is not None:
+                places[image.path] = album.place(image.name)
+
+        def draw(image: Input, picture: UInt8Image, faces: list[Face]) -> None:
+            if album is not None:
+                album.add(places.pop(image.path), image.path, picture, faces)
+
+        return _run(options, sink, lambda images: _detections(options, analyzer, images, draw), place)
+
+
+def embed(options: argparse.Namespace) -> int:
+    """`fevertools embed`."""
+    return _analyze(options, lambda face: {"embedding": floats(face.embedding)})
+
+
+def classify(options: argparse.Namespace) -> int:
+    """`fevertools classify`."""
+
+    def extra(face: FaceResult) -> dict[str, Any]:
+        expression = face.expression
+        return {
+            "label": expression.label,
+            "probabilities": floats([expression.probabilities[label] for label in EMOTIONS]),
+            "entropy": floats([expression.entropy])[0],
+        }
+
+    return _analyze(options, extra)
+
+
+def similarity(options: argparse.Namespace) -> int:
+    """`fevertools similarity`."""
+    vectors = []
+    with _analyzer(options, largest=True) as analyzer:
+        for path in (options.a, options.b):
+            found = analyzer.embed(path, cropped=options.cropped)
+            if len(found) == 0:
+                print(
+                    f"fevertools: no face in {printable(path)}; try a smaller --min-face-size, or --cropped if the "
+                    "picture is one framed face",
+                    file=sys.stderr,
+                )
+                return FAILED
+            vectors.append(found[0])
+    print(f"{compare(vectors[0], vectors[1]):.6f}")
+    return FINE
+
+
+def floats(values: Any) -> list[float]:
+    """The shortest decimals that give the same float32 numbers back, flattened in C order."""
+    return [float(text) for text in np.asarray(values, np.float32).ravel().astype(np.str_).tolist()]
+
+
+def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str, Any]]) -> int:
+    with _analyzer(options) as analyzer:
+        names = ["flip", "cropped", *(() if options.cropped else ("min_face_size", "max_faces", "largest"))]
+        metadata = _metadata(options.command, analyzer.entry, options, *names)
+        if not options.cropped:
+            metadata["detector"] = _identity(load_manifest().entry(None, "detector"))
+        with open_sink(options, columns(options.command, analyzer.entry.dimension), metadata) as sink:
+            return _run(options, sink, lambda images: _analyses(options, analyzer, images, extra))
+
+
+def _analyzer(options: argparse.Namespace, **changes: Any) -> Analyzer:
+    names = ("weights", "device", "threads", "batch_size", "flip", "min_face_size", "max_faces", "largest")
+    given = {name: value for name, value in vars(options).items() if name in names}
+    return Analyzer(**{**given, **changes})
+
+
+def _metadata(command: str, entry: WeightsEntry, options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """How the rows are made: all that changes them, and nothing else, so that --resume can compare it."""
+    return {
+        "command": command,
+        "fevertools": __version__,
+        "weights": _identity(entry),
+        "options": {name: getattr(options, name) for name in names},
+        "labels": list(entry.labels),
+    }
+
+
+def _identity(entry: WeightsEntry) -> Metadata:
+    """Name, version and SHA-256: of the file, or of several files' SHA-256, one a line, in the order of their roles."""
+    digests = [entry.files[role].sha256 for role in ROLES[entry.kind][0]]
+    if len(digests) > 1:
+        import hashlib
+
+        digests = [hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode("ascii")).hexdigest()]
+    return {"name": entry.name, "version": entry.version, "sha256": digests[0]}
+
+
+# -------------------------------------------------------------------------------------------- one image, one record
+
+
+def _analyses(
+    options: argparse.Namespace,
+    analyzer: Analyzer,
+    images: Iterator[Input],
+    extra: Callable[[FaceResult], dict[str, Any]],
+) -> Records:
+    stream = analyzer.stream(
+        (image.path for image in images),
+        cropped=options.cropped,
+        progress=_shows_progress(options),
+        on_error=options.on_error,
+    )
+    with closing(stream) as results:
+        for result in results:
+            faces = [{**_face(found.face), **extra(found)} for found in result.faces]
+            yield _record(str(result.source), faces, result.error)
+
+
+def _detections(
+    options: argparse.Namespace,
+    analyzer: Analyzer,
+    images: Iterator[Input],
+    draw: Callable[[Input, UInt8Image, list[Face]], None],
+) -> Records:
+    """As `Analyzer.stream`, without an encoder."""
+    with (
+        Progress(None, shown=_shows_progress(options)) as line,
+        closing(read_ahead(images, _try_load)) as pictures,
+    ):
+        for image, picture in pictures:
+            if isinstance(picture, ImageError):
+                if options.on_error == "raise":
+                    raise picture
+                record = _record(image.path, [], picture)
+            else:
+                faces = analyzer.detect(picture)
+                draw(image, picture, faces)
+                record = _record(image.path, [_face(face) for face in faces], None)
+            line.advance()
+            yield record
+
+
+def _try_load(image: Input) -> UInt8Image | ImageError:
+    try:
+        return load(image.path)
+    except ImageError as error:
+        return error
+
+
+def _shows_progress(options: argparse.Namespace) -> bool:
+    return not (options.no_progress or options.quiet)
+
+
+def _record(source: str, faces: list[dict[str, Any]], error: FevertoolsError | None) -> Record:
+    return {"source": source, "faces": faces, "error": None if error is None else str(error)}
+
+
+def _face(face: Face) -> dict[str, Any]:
+    landmarks = floats(face.landmarks)
+    return {
+        "box": floats(face.box),
+        "score": floats([face.score])[0],
+        "landmarks": [landmarks[i : i + 2] for i in range(0, len(landmarks), 2)],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+
+
+@dataclass(slots=True)
+class _Counts:
+    images: int = 0
+    faces: int = 0
+    faceless: int = 0
+    errors: int = 0
+    empty: int = 0  # inputs that name no image
+
+    def add(self, faces: int) -> None:
+        self.images += 1
+        self.faces += max(faces, 0)
+        self.faceless += faces == 0
+        self.errors += faces == FAILED_IMAGE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images, {self.faces} faces, {self.faceless} images without a face, "
+            f"{self.errors + self.empty} errors"
+        )
+
+
+def _run(
+    options: argparse.Namespace,
+    sink: Sink,
+    analyze: Callable[[Iterator[Input]], Records],
+    enlist: Callable[[Input], None] = lambda image: None,
+) -> int:
+    """Every image of the inputs through `analyze` into the sink. `enlist` is told of each image first."""
+    counts = _Counts()
+
+    def problem(text: str) -> None:
+        if options.on_error == "raise":
+            raise UnreadableImageError(text)
+        counts.empty += 1
+        _tell(options, text)
+
+    with closing(analyze(_fresh(options.inputs, sink, counts, problem, enlist))) as records:
+        for record in records:
+            sink.write(record)
+            counts.add(FAILED_IMAGE if record["error"] is not None else len(record["faces"]))
+            if record["error"] is not None:
+                _tell(options, f"{printable(record['source'])}: {record['error']}")
+    if counts.images == 0:
+        print("fevertools: error: no image found; name files, folders, patterns or - (stdin)", file=sys.stderr)
+        return UNUSABLE
+    sink.commit()
+    if not options.quiet:
+        print(f"fevertools: {counts}", file=sys.stderr)
+    return FAILED if counts.errors or counts.empty else FINE
+
+
+def _fresh(
+    inputs: Sequence[str],
+    sink: Sink,
+    counts: _Counts,
+    problem: Callable[[str], None],
+    enlist: Callable[[Input], None],
+) -> Iterator[Input]:
+    """The images that an earlier run has not done."""
+    for image in expand(inputs, problem):
+        enlist(image)
+        if image.path in sink.done:
+            sink.met(image.path)
+            counts.add(sink.done[image.path])
+        else:
+            yield image
+
+
+def _tell(options: argparse.Namespace, text: str) -> None:
+    # Where a progress line is shown, it is written over.
+    over = _shows_progress(options) and sys.stderr.isatty()
+    print(f"\rfevertools: {text:<48}" if over else f"fevertools: {text}", file=sys.stderr)

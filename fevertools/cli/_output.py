@@ -1,0 +1,249 @@
+"""Where rows go: to stdout as they come, or to a journal that becomes the output file at the end.
+
+The journal, FILE.partial, holds JSON lines: a header that says how the rows are made, then one record an image, also
+for images without faces and for those that failed. It is what --resume goes on from.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Protocol, Self
+
+from fevertools.cli._parser import FORMATS, SUFFIXES
+from fevertools.cli._rows import Column, Record, Row, rows
+from fevertools.cli._writers import TEXTS, WRITERS, Metadata, import_parquet
+from fevertools.errors import OptionError
+
+FAILED_IMAGE: Final = -1
+
+
+class Sink(Protocol):
+    """Takes one record an image."""
+
+    done: Mapping[str, int]  # source -> number of faces, or FAILED_IMAGE, of images that need no further work
+
+    def met(self, source: str) -> None:
+        """This image of `done` is among the inputs."""
+
+    def write(self, record: Record) -> None:
+        """Keep the record of one more image."""
+
+    def commit(self) -> None:
+        """No more records will come."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_sink(options: argparse.Namespace, columns: Sequence[Column], metadata: Metadata) -> Sink:
+    """The sink that the options ask for.
+
+    Raises:
+        OptionError: the format is unknown or cannot go to stdout, the file exists, or the journal is of another run.
+        MissingExtraError: Parquet without pyarrow; told now, not after hours of work.
+    """
+    to_stdout = options.output in (None, "-")
+    form = options.format or ("csv" if to_stdout else _by_suffix(options.output))
+    if form == "parquet":
+        import_parquet()
+    if not to_stdout:
+        return JournalSink(Path(options.output), form, columns, metadata, options.resume, options.overwrite)
+    if form not in TEXTS:
+        raise OptionError(f"{form} cannot go to stdout; name a file with -o, or use --format {' or '.join(TEXTS)}")
+    if options.resume:
+        raise OptionError("--resume needs -o FILE: stdout keeps nothing to go on from")
+    return StdoutSink(form, columns, metadata)
+
+
+def _by_suffix(output: str) -> str:
+    suffix = os.path.splitext(output)[1].lower()
+    if suffix not in SUFFIXES:
+        raise OptionError(
+            f"{output} has none of the suffixes {', '.join(SUFFIXES)}; use one, or --format {'|'.join(FORMATS)}"
+        )
+    return SUFFIXES[suffix]
+
+
+class StdoutSink:
+    """Rows go out as soon as they are known."""
+
+    def __init__(self, form: str, columns: Sequence[Column], metadata: Metadata) -> None:
+        self.done: Mapping[str, int] = {}
+        self._text = TEXTS[form](columns, metadata)
+        self._header = self._text.header()
+
+    def met(self, source: str) -> None:
+        """Never called: `done` is empty."""
+
+    def write(self, record: Record) -> None:
+        sys.stdout.write(self._header)
+        # Not in __init__: what ends before its first image prints nothing.
+        self._header = ""
+        sys.stdout.writelines(map(self._text.line, rows(record)))
+        sys.stdout.flush()
+
+    def commit(self) -> None:
+        """Everything is out already."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class JournalSink:
+    """Records go to `FILE.partial`; `commit` turns them into FILE in one step.
+
+    Args:
+        path: the output file.
+        form: a key of WRITERS.
+        columns: of its rows.
+        metadata: how the rows are made; a journal is gone on with only if its own is the same.
+        resume: go on with a journal that is there.
+        overwrite: replace a file, or a journal, that is there.
+
+    Raises:
+        OptionError: a file or journal is in the way, or the journal was made in another way.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        form: str,
+        columns: Sequence[Column],
+        metadata: Metadata,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
+        self._path, self._form, self._columns, self._metadata = path, form, columns, metadata
+        self._journal = path.with_name(f"{path.name}.partial")
+        self._stream: IO[str] | None = None
+        self._check_way(resume, overwrite)
+        # "x": a run that began at the same time must not be written over.
+        self._new = "w" if resume or overwrite else "x"
+        self.done: Mapping[str, int] = {}
+        self._end = 0  # bytes of the journal that are whole
+        if resume and self._journal.exists():
+            self.done, self._end = _read_journal(self._journal, metadata)
+        self._strays = set(self.done)  # journaled images that this run's inputs do not name
+
+    def _check_way(self, resume: bool, overwrite: bool) -> None:
+        if not self._path.parent.is_dir():
+            raise OptionError(f"there is no folder {self._path.parent}; make it first")
+        if self._path.exists() and not self._path.is_file():
+            raise OptionError(f"{self._path} is not a file; name another with -o")
+        if self._path.exists() and not overwrite:
+            raise OptionError(f"{self._path} exists; name another file with -o, or replace it with --overwrite")
+        if self._journal.exists() and not (resume or overwrite):
+            raise OptionError(
+                f"{self._journal} holds what an earlier run finished; go on from there with --resume, or start anew "
+                "with --overwrite"
+            )
+
+    def met(self, source: str) -> None:
+        self._strays.discard(source)
+
+    def write(self, record: Record) -> None:
+        if self._stream is None:
+            self._stream = self._open()
+        # One write and a flush an image, so that a kill costs at most the line it cuts.
+        self._stream.write(json.dumps(record) + "\n")
+        self._stream.flush()
+
+    def _open(self) -> IO[str]:
+        """The journal, cut to its whole lines; with a header where it has none."""
+        stream = self._journal.open("r+" if self._end else self._new, encoding="ascii", newline="\n")
+        stream.seek(self._end)
+        stream.truncate()
+        if not self._end:
+            stream.write(json.dumps(self._metadata) + "\n")
+        return stream
+
+    def commit(self) -> None:
+        """Write FILE as a whole, then drop the journal. Rows of images that the inputs no longer name are left out."""
+        if self._stream is None:
+            self._stream = self._open()
+        self._stream.close()
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        try:
+            WRITERS[self._form](temporary, self._rows(), self._columns, self._metadata)
+            os.replace(temporary, self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._journal.unlink()
+
+    def _rows(self) -> Iterator[Row]:
+        with self._journal.open(encoding="ascii") as stream:
+            next(stream)  # the header
+            for line in stream:
+                record = json.loads(line)
+                if record["source"] not in self._strays:
+                    yield from rows(record)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            with suppress(OSError):  # a full disk, which the error on its way says already
+                self._stream.close()
+        if kind is not None and self._journal.exists():
+            print(f"fevertools: finished images are in {self._journal}; --resume goes on from there", file=sys.stderr)
+
+
+def _read_journal(journal: Path, metadata: Metadata) -> tuple[dict[str, int], int]:
+    """Images that the journal holds, and the bytes up to the first line that is not whole."""
+    done: dict[str, int] = {}
+    end = 0
+    with journal.open("rb") as stream:
+        for line in stream:
+            record = _parse(line)
+            if record is None:
+                break
+            if end == 0:
+                _check_header(journal, record, metadata)
+            else:
+                done[record["source"]] = FAILED_IMAGE if record["error"] is not None else len(record["faces"])
+            end += len(line)
+    return done, end
+
+
+def _parse(line: bytes) -> Record | None:
+    """The object on the line; None where it is cut or damaged."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if line.endswith(b"\n") and isinstance(record, dict) else None
+
+
+def _check_header(journal: Path, header: Record, metadata: Metadata) -> None:
+    wanted = json.loads(json.dumps(metadata))
+    different = [name for name in {**wanted, **header} if wanted.get(name) != header.get(name)]
+    if different:
+        name = different[0]
+        raise OptionError(
+            f"{journal} was made with {name} {_short(header.get(name), wanted.get(name))}; give the same options and "
+            "weights again to go on, or start anew with --overwrite alone"
+        )
+
+
+def _short(theirs: object, ours: object) -> str:
+    """What differs, without what does not."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+        theirs, ours = {name: theirs.get(name) for name in names}, {name: ours.get(name) for name in names}
+    return f"{json.dumps(theirs)}, not {json.dumps(ours)}"

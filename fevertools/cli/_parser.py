@@ -1,0 +1,211 @@
+"""Commands and options. Imports nothing heavy, so that --help answers at once."""
+
+import argparse
+import textwrap
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+FINE: Final = 0
+FAILED: Final = 1
+UNUSABLE: Final = 2
+INTERRUPTED: Final = 130
+
+EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        FINE: "all fine (images without a face are fine)",
+        FAILED: "an input failed and was skipped, or stopped the run under --on-error raise; "
+        "a picture to compare has no face; a check failed",
+        UNUSABLE: "the run could not be made: bad options, no input found, output exists or cannot be written, "
+        "unknown or broken weights, device not available",
+        INTERRUPTED: "interrupted; with -o, --resume goes on",
+    }
+)
+"""Every exit code and its meaning."""
+
+SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        ".csv": "csv",
+        ".jsonl": "jsonl",
+        ".ndjson": "jsonl",
+        ".npz": "npz",
+        ".parquet": "parquet",
+        ".pq": "parquet",
+    }
+)
+"""Suffix of the output file -> its format."""
+
+FORMATS: Final = tuple(dict.fromkeys(SUFFIXES.values()))
+
+_INPUTS: Final = """\
+inputs:
+  Files, folders (searched recursively for images, in sorted order, hidden files left out), patterns (quoted ones
+  and ** too), and - for a list of paths on stdin, one a line. What is named twice is taken once.
+"""
+
+_OUTPUTS: Final = """\
+outputs:
+  One row a face, to stdout as CSV (or --format jsonl), or with -o to a file whose suffix chooses the format: .csv,
+  .jsonl, .npz, .parquet (needs the extra `parquet`). With -o every finished image goes first to FILE.partial; FILE
+  appears at the end, whole. After a kill or Ctrl-C give the same command again with --resume.
+"""
+
+_EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "detect": """\
+examples:
+  fevertools detect photo.jpg --draw annotated.jpg
+  fevertools detect photos/ -o faces.csv
+  fevertools detect "photos/**/*.png" --draw annotated/ --format jsonl | jq .box
+""",
+        "embed": """\
+examples:
+  fevertools embed photos/ -o embeddings.npz
+  fevertools embed photos/ -o embeddings.parquet --resume
+  find photos -name "*.jpg" | fevertools embed - --largest -o embeddings.jsonl
+""",
+        "classify": """\
+examples:
+  fevertools classify photo.jpg
+  fevertools classify photos/ --largest -o expressions.csv
+  fevertools classify crops/ --cropped --format jsonl | jq .label
+""",
+        "similarity": """\
+examples:
+  fevertools similarity smile.jpg frown.jpg
+  fevertools similarity --cropped crop1.png crop2.png
+""",
+        "weights": """\
+examples:
+  fevertools weights list
+  fevertools weights verify
+  fevertools weights path mtcnn
+""",
+        "doctor": """\
+examples:
+  fevertools doctor
+  fevertools doctor --json
+""",
+    }
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command. Its result has `command`, None where no command was given."""
+    parser = argparse.ArgumentParser(
+        prog="fevertools",
+        description="Expression embeddings of faces: detect, embed, classify, compare. Offline, on a plain CPU.",
+        epilog=f"{_exit_codes()}\nfevertools COMMAND --help has the options of a command, and examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, text in (
+        ("detect", "find faces: box, score and five landmarks of each"),
+        ("embed", "one expression embedding per face"),
+        ("classify", "label, probabilities of eight emotions and entropy of each face"),
+    ):
+        _add_table(_add(commands, name, text, _INPUTS, _OUTPUTS), name)
+    _add_similarity(_add(commands, "similarity", "how alike the expressions of two pictures look: cosine, -1 to 1"))
+    _add_weights(_add(commands, "weights", "list, verify, fetch or find model weights"))
+    doctor = _add(commands, "doctor", "check the installation: versions, devices, weights, a self-test")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Like argparse's own, except that the version is looked up only when asked for."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: object = None
+    ) -> None:
+        from fevertools import __version__
+
+        print(f"fevertools {__version__}")
+        parser.exit()
+
+
+def _exit_codes() -> str:
+    lines = (
+        textwrap.fill(meaning, 112, initial_indent=f"  {code:<4} ", subsequent_indent=" " * 7)
+        for code, meaning in EXIT_CODES.items()
+    )
+    return "\n".join(("exit codes:", *lines, ""))
+
+
+def _add(commands: Any, name: str, text: str, *notes: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog="\n".join((*notes, _EXAMPLES[name], _exit_codes())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
+    return value
+
+
+def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, pattern, or - for a list on stdin")
+    if name == "detect":
+        parser.add_argument(
+            "--draw",
+            metavar="OUT",
+            help="write annotated pictures: to a file for one input file, else to files in a folder",
+        )
+    _add_output(parser)
+    _add_network(parser, encoder=name != "detect")
+    faces = parser.add_mutually_exclusive_group()
+    faces.add_argument("--max-faces", type=_count, metavar="N", help="only the N largest faces of an image")
+    faces.add_argument("--largest", action="store_true", help="only the largest face of an image")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of FILE; csv on stdout")
+    parser.add_argument(
+        "--on-error", choices=("skip", "raise"), default="skip", help="for inputs that cannot be read (default: skip)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run of this command stopped")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument("--no-progress", action="store_true", help="no progress line (there is none off a terminal)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary, only errors")
+
+
+def _add_network(parser: argparse.ArgumentParser, *, encoder: bool) -> None:
+    if encoder:
+        parser.add_argument("--weights", metavar="NAME", help="encoder weights, see `fevertools weights list`")
+        parser.add_argument("--batch-size", type=_count, default=64, metavar="N", help="faces in one run (default: 64)")
+        parser.add_argument("--flip", action="store_true", help="average with the mirror image; twice the work")
+        parser.add_argument("--cropped", action="store_true", help="every image is one framed face; detect nothing")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or another, see `fevertools doctor`")
+    parser.add_argument("--threads", type=_count, metavar="N", help="CPU threads of one run (default: all cores)")
+    parser.add_argument(
+        "--min-face-size", type=_count, default=20, metavar="PIXELS", help="smallest face to look for (default: 20)"
+    )
+
+
+def _add_similarity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="a picture; its largest face is taken")
+    parser.add_argument("b", metavar="B", help="another")
+    _add_network(parser, encoder=True)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    named: Sequence[tuple[str, str | None, str]] = (
+        ("list", None, "every entry of the manifest"),
+        ("verify", "*", "size and SHA-256 of the files on this machine (default: all entries)"),
+        ("pull", "+", "fetch what is not here yet, and verify it"),
+        ("path", "+", "where the files are, one a line; fetches nothing"),
+    )
+    for name, many, text in named:
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if many is not None:
+            action.add_argument("names", nargs=many, metavar="NAME", help="name of an entry")

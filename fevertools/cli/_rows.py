@@ -1,0 +1,71 @@
+"""What a row of output holds: one face. Records are what is known of one image, in plain JSON values."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from fevertools.labels import EMOTIONS, LANDMARKS
+
+Record: TypeAlias = dict[str, Any]
+"""One image: {"source": str, "faces": [{column: value}], "error": str or None}."""
+
+Row: TypeAlias = dict[str, Any]
+"""One face: the name of a column -> its value; arrays are nested lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the output."""
+
+    name: str
+    dtype: str  # "str", "int32" or "float32"
+    shape: tuple[int, ...] = ()  # of one value
+    flat: tuple[str, ...] = ()  # its names in CSV, where an array takes several columns
+    keys: tuple[str, ...] = ()  # its keys in JSON, where it is an object
+
+
+_FACE: Final = (
+    Column("source", "str"),
+    Column("face", "int32"),
+    Column("box", "float32", (4,), ("x1", "y1", "x2", "y2")),
+    Column("score", "float32"),
+    Column(
+        "landmarks",
+        "float32",
+        (len(LANDMARKS), 2),
+        tuple(f"{point.replace(' ', '_')}_{axis}" for point in LANDMARKS for axis in "xy"),
+    ),
+)
+
+_EXPRESSION: Final = (
+    Column("label", "str"),
+    Column("probabilities", "float32", (len(EMOTIONS),), tuple(f"p_{label}" for label in EMOTIONS), EMOTIONS),
+    Column("entropy", "float32"),
+)
+
+
+def columns(command: str, dimension: int = 0) -> tuple[Column, ...]:
+    """The columns of a command's output.
+
+    Args:
+        command: "detect", "embed" or "classify".
+        dimension: of the embeddings of `embed`.
+    """
+    embedding = Column("embedding", "float32", (dimension,), tuple(f"e{i}" for i in range(dimension)))
+    extra: Mapping[str, Sequence[Column]] = MappingProxyType(
+        {"detect": (), "embed": (embedding,), "classify": _EXPRESSION}
+    )
+    return (*_FACE, *extra[command])
+
+
+def rows(record: Record) -> Iterator[Row]:
+    """The faces of one image, numbered from 0, largest first."""
+    source = printable(record["source"])
+    for index, face in enumerate(record["faces"]):
+        yield {"source": source, "face": index, **face}
+
+
+def printable(path: str) -> str:
+    """The path as text that UTF-8 can hold: bytes of a file name that are none become \\udcXX escapes."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")

