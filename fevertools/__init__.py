@@ -1,3 +1,130 @@
-"""fevertools: expression embeddings of faces."""
+"""fevertools: expression embeddings of faces.
+
+>>> import fevertools as ft
+>>> vectors = ft.embed("photo.jpg")            # float32 (n_faces, 256), one expression embedding per face
+>>> for expression in ft.classify("photo.jpg"):
+...     print(expression.label, expression.probabilities)
+>>> ft.similarity(vectors[0], vectors[1])      # how alike two expressions look
+
+These functions share networks that are made at first use. `Analyzer` gives the choice of weights, device and options,
+and `Analyzer.stream` takes any number of images.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fevertools import errors
+from fevertools.errors import FevertoolsError
+from fevertools.image import ImageInput
+from fevertools.labels import EMOTIONS
+from fevertools.pipeline import Analyzer, shared_analyzer
+from fevertools.similarity import similarity
+from fevertools.types import Color, Expression, Face, FaceResult, Float32, ImageResult
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "detect",
+    "embed",
+    "classify",
+    "similarity",
+    "Analyzer",
+    "Face",
+    "Expression",
+    "FaceResult",
+    "ImageResult",
+    "FevertoolsError",
+    "errors",
+    "EMOTIONS",
+    "__version__",
+]
+
+
+def detect(
+    image: ImageInput,
+    *,
+    color: Color = "rgb",
+    min_face_size: int = 20,
+    thresholds: Sequence[float] = (0.6, 0.7, 0.7),
+    max_faces: int | None = None,
+    largest: bool = False,
+) -> list[Face]:
+    """Find the faces of one image.
+
+    Args:
+        image: a path, encoded bytes, a binary file object, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+        color: channel order of an array: "rgb", or "bgr" for OpenCV frames.
+        min_face_size: smallest face to look for, pixels.
+        thresholds: scores that the three stages of the detector ask for, 0-1.
+        max_faces: only so many of the largest faces; None for all.
+        largest: only the largest face.
+
+    Returns:
+        One `Face` per face: box (4,), score, landmarks (5, 2), in pixels of the upright image; the largest
+        first. Empty without faces.
+
+    Raises:
+        errors.ImageError: the image cannot be read.
+        errors.OptionError: an argument is outside what is documented here.
+        errors.WeightsError: the detector's files are missing or broken.
+
+    Example:
+        >>> for face in fevertools.detect("photo.jpg"):
+        ...     print(face.box, face.score)
+    """
+    options = {"min_face_size": min_face_size, "max_faces": max_faces, "largest": largest}
+    return shared_analyzer(thresholds=tuple(thresholds), **options).detect(image, color=color)
+
+
+def embed(
+    image: ImageInput,
+    *,
+    weights: str | Path | None = None,
+    cropped: bool = False,
+    color: Color = "rgb",
+    device: str = "auto",
+) -> Float32:
+    """One expression embedding per face, in the order of `detect`.
+
+    Args:
+        image: a path, encoded bytes, a binary file object, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+        weights: name of an encoder in the manifest, or path of an exported manifest; None is the default.
+        cropped: the image is one face that is framed already as the weights expect; nothing is detected.
+        color: channel order of an array: "rgb", or "bgr" for OpenCV frames.
+        device: "auto", "cpu", "cuda" or another device of the installed ONNX Runtime.
+
+    Returns:
+        float32 (n_faces, D), D = 256 for the default weights; (0, D) without faces.
+
+    Raises:
+        errors.ImageError: the image cannot be read.
+        errors.OptionError: an argument is outside what is documented here.
+        errors.DeviceUnavailableError: the installed ONNX Runtime cannot use the device.
+        errors.WeightsError: the weights are unknown, missing or broken.
+
+    Example:
+        >>> vectors = fevertools.embed("photo.jpg")
+        >>> vectors.shape
+        (3, 256)
+    """
+    return shared_analyzer(weights=weights, device=device).embed(image, cropped=cropped, color=color)
+
+
+def classify(
+    image: ImageInput,
+    *,
+    weights: str | Path | None = None,
+    cropped: bool = False,
+    color: Color = "rgb",
+    device: str = "auto",
+) -> list[Expression]:
+    """One expression per face, in the order of `detect`. Arguments and errors are those of `embed`.
+
+    Returns:
+        One `Expression` per face: label, probabilities of all eight labels, entropy. Empty without faces.
+
+    Example:
+        >>> fevertools.classify("photo.jpg")[0].label
+        'happiness'
+    """
+    return shared_analyzer(weights=weights, device=device).classify(image, cropped=cropped, color=color)

@@ -1,0 +1,193 @@
+"""Faces and their five landmarks by MTCNN (Zhang et al. 2016), on ONNX Runtime.
+
+The weights are facenet-pytorch's (MIT), and so are the results: boxes, scores, landmarks and the order of the faces.
+"""
+
+import importlib.resources
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnxruntime
+
+from fevertools import _mtcnn
+from fevertools.errors import OptionError, UnsupportedImageError
+from fevertools.session import make_session
+from fevertools.types import Face, Float32, UInt8Image
+
+_NETWORKS = ("pnet", "rnet", "onet")
+_LEVEL_NMS = 0.5  # within one pyramid level
+_IMAGE_NMS = 0.7
+_REFINE_SIZE = 24  # pixels, side of the crops of the second network
+_OUTPUT_SIZE = 48  # pixels, side of the crops of the third network
+_BATCH_PIXELS = 32 * _REFINE_SIZE**2  # of crops a call: keeps the activations in the cache, and all threads busy
+_MOST_THREADS = 8  # more find nothing to do on one image
+_MIN_FACE_SIZE = 4  # pixels; the search enlarges the image by 12 / min_face_size
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+class Detector:
+    """Multi-task cascaded face detector. Threads may share one; a forked process makes its own.
+
+    Args:
+        min_face_size: smallest side of a face in pixels, at least 4. Time and memory grow with its inverse square.
+        thresholds: lowest probability that each of the three networks lets pass, each between 0 and 1.
+        factor: ratio of two levels of the image pyramid, between 0 and 1.
+        max_faces: return only so many of the largest faces; None for all.
+        largest: return only the largest face; the same as `max_faces=1`.
+        device: see `session.make_session`.
+        threads: CPU threads that work on one image; None for one a core, at most 8.
+        models: paths of the three ONNX files by the names "pnet", "rnet", "onet"; None for the bundled ones.
+
+    Raises:
+        OptionError: a value outside these ranges.
+        DeviceUnavailableError: the device is not in the installed ONNX Runtime.
+        WeightsUnavailableError: there is no such model file.
+        WeightsIntegrityError: ONNX Runtime cannot load a model file.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_face_size: int = 20,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+        factor: float = 0.709,
+        max_faces: int | None = None,
+        largest: bool = False,
+        device: str = "auto",
+        threads: int | None = None,
+        models: Mapping[str, Path] | None = None,
+    ) -> None:
+        self._min_face_size = _whole(min_face_size, "min_face_size", _MIN_FACE_SIZE)
+        if len(thresholds) != len(_NETWORKS):
+            raise OptionError(f"thresholds must be three numbers, one for each network; got {len(thresholds)}")
+        self._thresholds = tuple(_between_0_and_1(value, "each of the thresholds") for value in thresholds)
+        self._factor = _between_0_and_1(factor, "factor")
+        limit = None if max_faces is None else _whole(max_faces, "max_faces", 1)
+        self._max_faces = 1 if largest else limit
+        workers = min(_cores(), _MOST_THREADS) if threads is None else _whole(threads, "threads", 1)
+        files = _bundled_models() if models is None else models
+        missing = [name for name in _NETWORKS if name not in files]
+        if missing:
+            raise OptionError(f"models has no entry {missing[0]!r}; it needs {', '.join(_NETWORKS)}")
+        # Single-threaded calls side by side beat calls with parallel operators: the operators are short, and the
+        # resizing, cropping and decoding around each call run side by side too.
+        self._pnet, self._rnet, self._onet = (make_session(files[name], device=device, threads=1) for name in _NETWORKS)
+        on_cpu = self._pnet.get_providers()[0] == "CPUExecutionProvider"
+        self._pool = ThreadPoolExecutor(workers, "fevertools-detector") if on_cpu and workers > 1 else None
+
+    def __call__(self, image: UInt8Image) -> list[Face]:
+        """Find the faces of one image.
+
+        Args:
+            image: uint8 RGB, (H, W, 3), upright.
+
+        Returns:
+            The faces, largest box first; empty where there is none. Boxes may reach past the image border.
+
+        Raises:
+            UnsupportedImageError: not a uint8 array of shape (H, W, 3).
+        """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UnsupportedImageError("the detector takes a uint8 RGB array (H, W, 3); read files with image.load")
+        height, width = image.shape[:2]
+        scales = _mtcnn.pyramid_scales(height, width, self._min_face_size, self._factor)
+        if not scales:
+            return []
+        table = _mtcnn.sum_table(np.ascontiguousarray(image))
+        boxes, landmarks = self._output(table, self._refine(table, self._propose(table, scales)))
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        order = np.argsort(area, kind="stable")[::-1][: self._max_faces]
+        return [Face(boxes[i, :4].copy(), float(boxes[i, 4]), landmarks[i].copy()) for i in order]
+
+    def _propose(self, table: _mtcnn.SumTable, scales: list[float]) -> Float32:
+        """First stage: candidates of all pyramid levels, squares (N, 5) x1, y1, x2, y2, probability."""
+
+        def search(strip: _mtcnn.Strip) -> Float32:
+            (cells,) = self._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})
+            return _mtcnn.decode_cells(cells[0], strip, self._thresholds[0])
+
+        strips = [strip for scale in scales for strip in _mtcnn.strips(table.height, table.width, scale)]
+        found = self._map(search, strips)
+        levels = []
+        for scale in scales:
+            boxes = np.concatenate([part for part, strip in zip(found, strips, strict=True) if strip.scale == scale])
+            levels.append(boxes[_mtcnn.suppress(boxes[:, :4], boxes[:, 4], _LEVEL_NMS)])
+        boxes = np.concatenate(levels)
+        boxes = boxes[_mtcnn.suppress(boxes[:, :4], boxes[:, 4], _IMAGE_NMS)]
+        return _mtcnn.square(_mtcnn.apply_proposal_offsets(boxes))
+
+    def _refine(self, table: _mtcnn.SumTable, boxes: Float32) -> Float32:
+        """Second stage: fewer and better squares (N, 5)."""
+        boxes, offsets = self._look(self._rnet, table, boxes, _REFINE_SIZE, self._thresholds[1])
+        kept = _mtcnn.suppress(boxes[:, :4], boxes[:, 4], _IMAGE_NMS)
+        return _mtcnn.square(_mtcnn.apply_offsets(boxes[kept], offsets[kept]))
+
+    def _output(self, table: _mtcnn.SumTable, boxes: Float32) -> tuple[Float32, Float32]:
+        """Third stage: faces (N, 5) and landmarks (N, 5, 2)."""
+        boxes, values = self._look(self._onet, table, boxes, _OUTPUT_SIZE, self._thresholds[2])
+        landmarks = _mtcnn.place_landmarks(boxes, values[:, 4:])
+        boxes = _mtcnn.apply_offsets(boxes, values[:, :4])
+        kept = _mtcnn.suppress(boxes[:, :4], boxes[:, 4], _IMAGE_NMS, of_smaller=True)
+        return boxes[kept], landmarks[kept]
+
+    def _look(
+        self,
+        network: onnxruntime.InferenceSession,
+        table: _mtcnn.SumTable,
+        boxes: Float32,
+        size: int,
+        threshold: float,
+    ) -> tuple[Float32, Float32]:
+        """Run a network on the crops of the boxes: those that pass, with its probability, and its other values."""
+
+        def run(bounds: _mtcnn.Int32) -> Float32:
+            faces: Float32 = network.run(None, {"crops": _mtcnn.area_crops(table, bounds, size)})[0]
+            return faces
+
+        bounds = _mtcnn.crop_bounds(boxes, table.height, table.width)
+        seen = (bounds[:, 2] > bounds[:, 0]) & (bounds[:, 3] > bounds[:, 1])
+        outputs = self._map(run, _batches(bounds[seen], _BATCH_PIXELS // size**2))
+        values = np.concatenate([*outputs, np.empty((0, network.get_outputs()[0].shape[1]), np.float32)])
+        probability = _mtcnn.sigmoid(values[:, 0])
+        passed = probability > np.float32(threshold)
+        boxes = np.concatenate([boxes[seen, :4], probability[:, None]], axis=1)
+        return boxes[passed], values[passed, 1:]
+
+    def _map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> list[_Result]:
+        return list(map(function, tasks) if self._pool is None else self._pool.map(function, tasks))
+
+
+def _batches(bounds: _mtcnn.Int32, size: int) -> Iterator[_mtcnn.Int32]:
+    for start in range(0, len(bounds), size):
+        yield bounds[start : start + size]
+
+
+def _bundled_models() -> dict[str, Path]:
+    folder = Path(str(importlib.resources.files("fevertools") / "bundled"))
+    return {name: folder / f"mtcnn_{name}.onnx" for name in _NETWORKS}
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _whole(value: int, name: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise OptionError(f"{name} must be an integer of at least {least}; got {value!r}")
+    return int(value)
+
+
+def _between_0_and_1(value: float, name: str) -> float:
+    number = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 < value < 1:
+        raise OptionError(f"{name} must be a number between 0 and 1; got {value!r}")
+    return float(value)

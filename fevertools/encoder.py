@@ -1,0 +1,150 @@
+"""The network that turns face crops into expression embeddings and emotion logits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fevertools.errors import ManifestError, OptionError, WeightsIntegrityError
+from fevertools.session import make_session
+from fevertools.types import Expression, Float32, UInt8Image
+from fevertools.weights import WeightsEntry
+
+OUTPUTS: Final = ("embedding", "logits")
+
+_Node: TypeAlias = tuple[str, str, tuple[int | None, ...]]  # name, type, shape with None for a free axis
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """What an encoder says about N crops."""
+
+    embeddings: Float32  # (N, D)
+    logits: Float32  # (N, 8) in the order of the entry's labels; their softmax is calibrated
+
+
+class Encoder:
+    """One ONNX session of one encoder entry. Threads may share it.
+
+    Args:
+        entry: the manifest entry.
+        files: its verified files by role, from `weights.resolve`.
+        device: "auto", "cpu" or another of `session.available_devices()`.
+        threads: threads of one run; None leaves it to ONNX Runtime.
+        batch_size: most crops in one run.
+        providers: ONNX Runtime execution providers, instead of `device`.
+
+    Raises:
+        WeightsIntegrityError: the inputs or outputs of the graph are not those the entry describes.
+        OptionError: `batch_size` is not a whole number above 0.
+        DeviceUnavailableError: the installed ONNX Runtime cannot use the device.
+    """
+
+    def __init__(
+        self,
+        entry: WeightsEntry,
+        files: Mapping[str, Path],
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int = 64,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        if entry.input is None:
+            raise ManifestError(f"weights.{entry.name} is a {entry.kind}; an encoder is needed")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise OptionError(f"batch_size must be a whole number above 0, got {batch_size!r}")
+        self.entry = entry
+        self.batch_size = batch_size
+        self._input = entry.input
+        self._session: Any = make_session(files["onnx"], device=device, threads=threads, providers=providers)
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        geometry = self._input.geometry
+        found: set[_Node] = {
+            (node.name, node.type, tuple(dim if isinstance(dim, int) else None for dim in node.shape))
+            for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        }
+        expected: set[_Node] = {(self._input.name, "tensor(uint8)", (None, geometry.height, geometry.width, 1))}
+        expected |= {(name, "tensor(float)", (None, self.entry.outputs[name])) for name in OUTPUTS}
+        if found != expected:
+            raise WeightsIntegrityError(
+                f"the graph of {self.entry.name} has {_listing(found - expected)} where its manifest entry says "
+                f"{_listing(expected - found)}; export the weights again"
+            )
+
+    def encode(self, crops: UInt8Image, *, flip: bool = False) -> Encoding:
+        """Embeddings and logits of face crops.
+
+        Args:
+            crops: uint8 (N, H, W, 1) luminance, framed and sized as `entry.geometry` says. N may be 0.
+            flip: also encode the mirror image of each crop, and give the mean of both embeddings and the mean of both
+                logits. Twice the work.
+
+        Returns:
+            Encoding of float32 (N, D) and (N, 8).
+
+        Raises:
+            OptionError: the crops have another shape or dtype.
+            WeightsIntegrityError: the network gives numbers that are not finite.
+        """
+        geometry = self._input.geometry
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (geometry.height, geometry.width, 1):
+            raise OptionError(
+                f"crops must be uint8 (N, {geometry.height}, {geometry.width}, 1), got {crops.dtype} {crops.shape}"
+            )
+        embeddings = np.empty((len(crops), self.entry.outputs["embedding"]), np.float32)
+        logits = np.empty((len(crops), self.entry.outputs["logits"]), np.float32)
+        for start in range(0, len(crops), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            embeddings[batch], logits[batch] = self._run(crops[batch])
+            if flip:
+                mirrored = self._run(crops[batch, :, ::-1])
+                embeddings[batch] = (embeddings[batch] + mirrored[0]) / 2
+                logits[batch] = (logits[batch] + mirrored[1]) / 2
+        if not (np.isfinite(embeddings).all() and np.isfinite(logits).all()):
+            raise WeightsIntegrityError(
+                f"{self.entry.name} gives numbers that are not finite; try device='cpu', and export the weights again "
+                "if they are the same there"
+            )
+        return Encoding(embeddings, logits)
+
+    def _run(self, crops: UInt8Image) -> list[Float32]:
+        return list(self._session.run(list(OUTPUTS), {self._input.name: np.ascontiguousarray(crops)}))
+
+
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Probabilities over the last axis, in float64. (..., C) -> (..., C)."""
+    logits = np.asarray(logits, np.float64)
+    # The largest becomes exp(0), so that nothing overflows.
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), np.float64)
+
+
+def express(logits: npt.NDArray[Any], labels: Sequence[str]) -> Expression:
+    """The expression that one row of logits stands for.
+
+    Args:
+        logits: (C,) of one face; their softmax is calibrated.
+        labels: their C names. Of labels that are equally probable, the first is taken.
+
+    Returns:
+        Expression: probabilities in the order of `labels`, entropy = -sum p ln p in nats.
+    """
+    probabilities = softmax(logits)
+    positive = probabilities[probabilities > 0]  # p ln p -> 0 for p -> 0
+    return Expression(
+        label=labels[int(probabilities.argmax())],
+        probabilities=MappingProxyType(dict(zip(labels, probabilities.tolist(), strict=True))),
+        entropy=max(0.0, -float((positive * np.log(positive)).sum())),  # max: no -0.0 for a certain face
+    )
+
+
+def _listing(nodes: set[_Node]) -> str:
+    texts = (f"{name} {kind} {list(shape)}".replace("None", "N") for name, kind, shape in nodes)
+    return ", ".join(sorted(texts)) or "nothing"

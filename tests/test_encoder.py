@@ -1,0 +1,150 @@
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
+from onnx import TensorProto
+
+from fevertools.encoder import Encoder, express, softmax
+from fevertools.errors import ManifestError, OptionError, WeightsIntegrityError
+from fevertools.labels import EMOTIONS
+from fevertools.manifest import load_manifest
+from fevertools.weights import resolve
+from tests._tiny import DIMENSION, reference, write_weights
+
+
+def make(path, **options):
+    entry = load_manifest(path).entry(None, "encoder")
+    return Encoder(entry, resolve(entry), device="cpu", **options)
+
+
+def random_crops(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 48, 48, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_weights):
+    return make(tiny_weights, threads=1)
+
+
+def test_it_equals_the_network_in_numpy(encoder):
+    crops = random_crops(5)
+    encoding = encoder.encode(crops)
+    embeddings, logits = reference(crops)
+    assert encoding.embeddings.dtype == encoding.logits.dtype == np.float32
+    assert np.allclose(encoding.embeddings, embeddings, atol=1e-5)
+    assert np.allclose(encoding.logits, logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
+def test_batches_do_not_show(tiny_weights, batch_size):
+    crops = random_crops(7)
+    encoding = make(tiny_weights, batch_size=batch_size).encode(crops)
+    assert np.allclose(encoding.embeddings, reference(crops)[0], atol=1e-5)
+
+
+def test_flip_is_the_mean_over_the_mirror_image(tiny_weights):
+    crops = random_crops(4)
+    encoding = make(tiny_weights, batch_size=3).encode(crops, flip=True)
+    plain, mirrored = reference(crops), reference(crops[:, :, ::-1])
+    assert np.allclose(encoding.embeddings, (plain[0] + mirrored[0]) / 2, atol=1e-5)
+    assert np.allclose(encoding.logits, (plain[1] + mirrored[1]) / 2, atol=1e-5)
+    assert not np.allclose(encoding.logits, plain[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_no_crops_give_empty_arrays(encoder, flip):
+    encoding = encoder.encode(random_crops(0), flip=flip)
+    assert encoding.embeddings.shape == (0, DIMENSION)
+    assert encoding.logits.shape == (0, 8)
+
+
+def test_threads_share_a_session(encoder):
+    crops = [random_crops(6, seed) for seed in range(40)]
+    serial = [encoder.encode(c).embeddings for c in crops]
+    with ThreadPoolExecutor(8) as pool:
+        parallel = list(pool.map(lambda c: encoder.encode(c).embeddings, crops))
+    assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
+
+
+@pytest.mark.parametrize(
+    "crops",
+    [
+        np.zeros((2, 48, 48), np.uint8),
+        np.zeros((2, 1, 48, 48), np.uint8),
+        np.zeros((2, 47, 48, 1), np.uint8),
+        np.zeros((2, 48, 48, 3), np.uint8),
+        np.zeros((2, 48, 48, 1), np.float32),
+    ],
+)
+def test_other_crops_are_refused(encoder, crops):
+    with pytest.raises(OptionError, match=r"uint8 \(N, 48, 48, 1\), got"):
+        encoder.encode(crops)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"])
+def test_other_batch_sizes_are_refused(tiny_weights, batch_size):
+    with pytest.raises(OptionError, match="batch_size"):
+        make(tiny_weights, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ({"size": 24}, r"crops tensor\(uint8\) \[N, 24, 24, 1\] where .* crops tensor\(uint8\) \[N, 48, 48, 1\]"),
+        ({"dimension": 12}, r"embedding tensor\(float\) \[N, 12\] where .* \[N, 16\]"),
+        ({"input_name": "image"}, "image .* where .* crops"),
+        ({"input_type": TensorProto.FLOAT}, r"tensor\(float\) .* where .*tensor\(uint8\)"),
+    ],
+)
+def test_a_graph_that_differs_from_its_entry_is_refused(tmp_path, graph, message):
+    with pytest.raises(WeightsIntegrityError, match=message):
+        make(write_weights(tmp_path, **graph))
+
+
+def test_a_detector_is_no_encoder():
+    entry = load_manifest().entry(None, "detector")
+    with pytest.raises(ManifestError, match="an encoder is needed"):
+        Encoder(entry, resolve(entry))
+
+
+def test_numbers_that_are_not_finite_are_refused(tiny_weights, monkeypatch):
+    encoder = make(tiny_weights)
+    monkeypatch.setattr(encoder, "_run", lambda crops: [np.full((len(crops), DIMENSION), np.nan), np.zeros((1, 8))])
+    with pytest.raises(WeightsIntegrityError, match="not finite"):
+        encoder.encode(random_crops(1))
+
+
+def test_softmax_closed_forms():
+    assert np.allclose(softmax(np.log([[1.0, 2.0, 5.0]])), [[0.125, 0.25, 0.625]], atol=1e-15)
+    assert np.array_equal(softmax(np.array([1e30, 0, -1e30], np.float32)), [1, 0, 0])
+    assert softmax(np.zeros((2, 3, 4), np.float32)).dtype == np.float64
+
+
+def test_expression_closed_forms():
+    uniform = express(np.full(8, 3.5, np.float32), EMOTIONS)
+    assert uniform.entropy == pytest.approx(math.log(8), abs=1e-12)
+    assert uniform.label == "neutral"
+
+    certain = express(np.eye(8)[6] * 1e4, EMOTIONS)
+    assert certain.label == "fear"
+    assert certain.probabilities["fear"] == 1.0
+    assert math.copysign(1, certain.entropy) == 1
+    assert certain.entropy == 0
+
+    p = np.array([0.5, 0.25, 0.125, 0.125 / 5, 0.125 / 5, 0.125 / 5, 0.125 / 5, 0.125 / 5])
+    mixed = express(np.log(p) + 40, EMOTIONS)
+    assert tuple(mixed.probabilities) == EMOTIONS
+    assert np.allclose(list(mixed.probabilities.values()), p, atol=1e-12)
+    assert sum(mixed.probabilities.values()) == pytest.approx(1, abs=1e-12)
+    assert mixed.entropy == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    with pytest.raises(TypeError):
+        mixed.probabilities["neutral"] = 0
+
+
+def test_the_number_of_labels_must_fit():
+    with pytest.raises(ValueError, match="zip"):
+        express(np.zeros(7), EMOTIONS)

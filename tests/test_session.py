@@ -1,0 +1,108 @@
+"""Sessions: device names, the check that the asked provider is really used, and what a bad model file says."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from fevertools import session
+from fevertools.errors import DeviceUnavailableError, OptionError, WeightsIntegrityError, WeightsUnavailableError
+from fevertools.session import available_devices, make_session
+
+MODEL = Path(session.__file__).parent / "bundled" / "mtcnn_rnet.onnx"
+
+
+def test_cpu_is_always_available_and_first() -> None:
+    assert available_devices()[0] == "cpu"
+
+
+@pytest.mark.parametrize("model", [MODEL, MODEL.read_bytes()], ids=["path", "bytes"])
+def test_a_session_runs_from_a_path_and_from_bytes(model: Path | bytes) -> None:
+    made = make_session(model, device="cpu", threads=1)
+    (faces,) = made.run(None, {"crops": np.zeros((2, 3, 24, 24), np.float32)})
+    assert faces.shape == (2, 5)
+    assert made.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_options_reach_onnx_runtime() -> None:
+    options = make_session(MODEL, device="cpu", threads=3).get_session_options()
+    assert options.intra_op_num_threads == 3
+    assert options.inter_op_num_threads == 1
+    assert options.execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_auto_is_the_cpu_where_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert make_session(MODEL).get_providers() == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("device", "mend"), [("cuda", "fevertools-gpu"), ("directml", "onnxruntime-directml"), ("openvino", "openvino")]
+)
+def test_a_device_that_is_not_built_in_says_what_to_install(
+    device: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceUnavailableError, match=mend):
+        make_session(MODEL, device=device)
+
+
+@pytest.fixture
+def cuda_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """ONNX Runtime as it is with a CUDA build on a machine without a GPU: it goes on with the CPU, and says nothing."""
+    asked: list[Any] = []
+    make = onnxruntime.InferenceSession
+
+    def fall_back(model: object, options: object, providers: list[tuple[str, dict[str, str]]]) -> object:
+        asked.extend(providers)
+        return make(model, options, providers=["CPUExecutionProvider"])
+
+    built = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
+    return asked
+
+
+def test_a_silent_fall_back_is_an_error_when_the_device_was_asked_for(cuda_that_does_not_start: list[Any]) -> None:
+    with pytest.raises(DeviceUnavailableError, match="did not start"):
+        make_session(MODEL, device="cuda")
+    assert [name for name, _ in cuda_that_does_not_start] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert cuda_that_does_not_start[0][1] == {"cudnn_conv_algo_search": "HEURISTIC"}
+    with pytest.raises(DeviceUnavailableError, match="did not start"):
+        make_session(MODEL, providers=["CUDAExecutionProvider"])
+
+
+def test_auto_prefers_cuda_and_bears_a_silent_fall_back(cuda_that_does_not_start: list[Any]) -> None:
+    assert make_session(MODEL).get_providers() == ["CPUExecutionProvider"]
+    assert cuda_that_does_not_start[0][0] == "CUDAExecutionProvider"
+
+
+def test_providers_are_taken_in_place_of_the_device() -> None:
+    assert make_session(MODEL, device="cuda", providers=["CPUExecutionProvider"]).get_providers() == [
+        "CPUExecutionProvider"
+    ]
+    with pytest.raises(DeviceUnavailableError, match="NoSuchExecutionProvider"):
+        make_session(MODEL, providers=["NoSuchExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"device": "gpu"}, {"threads": 0}, {"threads": True}, {"threads": 1.5}, {"providers": []}, {"providers": "CPU"}],
+    ids=str,
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        make_session(MODEL, **options)
+
+
+def test_bad_model_files(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailableError, match="nowhere"):
+        make_session(tmp_path / "nowhere.onnx", device="cpu")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(MODEL.read_bytes()[:1000])
+    for model in (broken, b"", b"not a model", MODEL.read_bytes()[:1000]):
+        with pytest.raises(WeightsIntegrityError):
+            make_session(model, device="cpu")
