@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -140,7 +139,7 @@ def express(logits: npt.NDArray[Any], labels: Sequence[str]) -> Expression:
     positive = probabilities[probabilities > 0]  # p ln p -> 0 for p -> 0
     return Expression(
         label=labels[int(probabilities.argmax())],
-        probabilities=MappingProxyType(dict(zip(labels, probabilities.tolist(), strict=True))),
+        probabilities=dict(zip(labels, probabilities.tolist(), strict=True)),
         entropy=max(0.0, -float((positive * np.log(positive)).sum())),  # max: no -0.0 for a certain face
     )
 

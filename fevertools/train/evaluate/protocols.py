@@ -44,7 +44,9 @@ def _protocol(
     return {
         "all": {"n": len(mine), **_rounded(classification(mine, chosen.target))},
         "without earlier twins": {"n": int(clean.sum()), **_rounded(classification(mine[clean], chosen.target[clean]))},
-        "recall": {name: round(float(value), 1) for name, value in zip(classes, recall, strict=True)},
+        "recall": {
+            name: round(float(value), 1) for name, value in zip(classes, recall, strict=True) if not np.isnan(value)
+        },
         "confusion": confusion(mine, chosen.target).tolist(),
     }
 

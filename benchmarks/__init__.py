@@ -1,0 +1,1 @@
+"""Measurements: one module a question, one JSON object a run."""

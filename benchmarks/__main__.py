@@ -1,0 +1,112 @@
+"""`python -m benchmarks tables`: write the tables of README and docs from benchmarks/results/*.json.
+
+A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; `--check` only tells whether one is out of date.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+PAGES = ("README.md", "docs/experiments.md")
+
+
+def accuracy() -> str:
+    """PrivateTest figures of every encoder that has been evaluated."""
+    rows = [
+        "| weights | protocol | rows | accuracy % | without earlier twins % | mean recall % | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("accuracy-*.json")):
+        result = json.loads(path.read_text())
+        for view, words in (("flip", ", mirror averaged"), ("single", "")):
+            for protocol, figures in result["PrivateTest"][view].items():
+                everything, clean = figures["all"], figures["without earlier twins"]
+                rows.append(
+                    f"| {result['weights']}{words} | {protocol} | {everything['n']:,} | {everything['accuracy']:.2f} "
+                    f"| {clean['accuracy']:.2f} ({clean['n']:,}) | {everything['mean_recall']:.2f} "
+                    f"| {everything['ece']:.3f} |"
+                )
+    return "\n".join(rows)
+
+
+def recall() -> str:
+    """Recall of each class, mirror averaged, ferplus8, PrivateTest."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("accuracy-*.json"))]
+    classes = list(results[0]["PrivateTest"]["flip"]["ferplus8"]["recall"])
+    rows = ["| weights | " + " | ".join(classes) + " |", "|---" * (len(classes) + 1) + "|"]
+    for result in results:
+        values = result["PrivateTest"]["flip"]["ferplus8"]["recall"].values()
+        rows.append(f"| {result['weights']} | " + " | ".join(f"{value:.0f}" for value in values) + " |")
+    return "\n".join(rows)
+
+
+def detection() -> str:
+    """Detection time against facenet-pytorch, same faces."""
+    result = json.loads((RESULTS / "detection.json").read_text())
+    rows = ["| photo | size | faces | fevertools ms | facenet-pytorch ms | ratio |", "|---|---|---|---|---|---|"]
+    rows += [
+        f"| {name} | {photo['width']} x {photo['height']} | {photo['faces']} | {photo['fevertools']['median_ms']:.0f} "
+        f"| {photo['facenet_pytorch']['median_ms']:.0f} | {photo['ratio']:.1f} |"
+        for name, photo in result["photos"].items()
+    ]
+    machine = (
+        f"{result['machine']['processor']}, {result['threads']} threads, medians of {result['rounds']} runs in turn"
+    )
+    return "\n".join(rows) + f"\n\n{machine}; median ratio {result['median_ratio']}."
+
+
+def runs() -> str:
+    """Validation of every logged training: each fourth epoch, and the best by cross-entropy."""
+    rows = ["| run | epoch | accuracy % | mean recall % | ECE | cross-entropy |", "|---|---|---|---|---|---|"]
+    for path in sorted(RESULTS.glob("run-*.jsonl")):
+        lines = [line for line in map(json.loads, path.read_text().splitlines()) if "validation" in line]
+        best = min(lines, key=lambda line: line["validation"]["cross_entropy"])
+        for number, line in enumerate(lines, start=1):
+            if number % 4 and line is not best:
+                continue
+            figures, mark = line["validation"], " (best)" if line is best else ""
+            rows.append(
+                f"| {path.stem.removeprefix('run-')}{mark} | {line['epoch']:.0f} | {figures['accuracy']:.2f} "
+                f"| {figures['mean_recall']:.2f} | {figures['ece']:.3f} | {figures['cross_entropy']:.4f} |"
+            )
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "recall": recall, "detection": detection, "runs": runs}
+
+
+def fill(text: str) -> str:
+    """A page with every table written anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}"
+
+    return re.sub(r"(<!-- begin (\w+) -->)\n.*?(<!-- end \2 -->)", table, text, flags=re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("command", choices=("tables",))
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
+    options = parser.parse_args(arguments)
+    stale: list[Any] = []
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = fill(before)
+        if after != before:
+            stale.append(page)
+            if not options.check:
+                path.write_text(after, encoding="utf-8")
+    print("out of date: " + ", ".join(stale) if stale else "up to date")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

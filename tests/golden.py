@@ -1,0 +1,47 @@
+"""Golden vectors: what each bundled encoder says about drawn faces, kept as small JSON.
+
+`python -m tests.golden` writes tests/golden/<name>.json anew; do so only with new weights.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "golden"
+MOUTHS = (-1.0, 0.0, 1.0)  # curvature: corners down, straight, up
+
+
+def drawn_crops() -> np.ndarray:
+    """uint8 (3, 48, 48, 1): an ellipse with eyes, nose and a mouth, from plain arithmetic, the same on any machine."""
+    y, x = np.mgrid[:48, :48] / 47.0
+    crops = []
+    for curvature in MOUTHS:
+        image = 60 + 120 * (((x - 0.5) / 0.45) ** 2 + ((y - 0.5) / 0.55) ** 2 < 1)
+        for eye in (0.319, 0.693):
+            image = np.where((x - eye) ** 2 + (y - 0.395) ** 2 < 0.0035, 30, image)
+        image = np.where((abs(x - 0.504) < 0.02) & (abs(y - 0.55) < 0.06), 110, image)
+        mouth = 0.78 - curvature * 1.6 * ((x - 0.504) ** 2 - 0.012)
+        image = np.where((abs(x - 0.504) < 0.17) & (abs(y - mouth) < 0.025), 40, image)
+        crops.append(image.astype(np.uint8)[:, :, None])
+    return np.stack(crops)
+
+
+def main() -> None:
+    from fevertools.encoder import Encoder
+    from fevertools.weights import load_manifest, resolve
+
+    FOLDER.mkdir(exist_ok=True)
+    for entry in load_manifest().weights.values():
+        if entry.kind == "encoder" and entry.bundled:
+            encoding = Encoder(entry, resolve(entry), device="cpu").encode(drawn_crops())
+            golden = {
+                "sha256": entry.files["onnx"].sha256,
+                "embeddings": np.round(encoding.embeddings.astype(float), 5).tolist(),
+                "logits": np.round(encoding.logits.astype(float), 5).tolist(),
+            }
+            (FOLDER / f"{entry.name}.json").write_text(json.dumps(golden) + "\n")
+
+
+if __name__ == "__main__":
+    main()
