@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time face detection against facenet-pytorch.")
     parser.add_argument("--photos", type=Path, default=data_folder("photos"), help="folder of JPEG and PNG files")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of both")
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each on each photo")
+    parser.add_argument("--rounds", type=int, default=7, help="timed runs of each on each photo")
     parser.add_argument("--output", type=Path, help="also write the JSON object here")
     options = parser.parse_args(arguments)
 

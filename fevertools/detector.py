@@ -6,10 +6,9 @@ The weights are facenet-pytorch's (MIT), and so are the results: boxes, scores, 
 import importlib.resources
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import onnxruntime
@@ -24,12 +23,12 @@ _LEVEL_NMS = 0.5  # within one pyramid level
 _IMAGE_NMS = 0.7
 _REFINE_SIZE = 24  # pixels, side of the crops of the second network
 _OUTPUT_SIZE = 48  # pixels, side of the crops of the third network
-_BATCH_PIXELS = 32 * _REFINE_SIZE**2  # of crops a call: keeps the activations in the cache, and all threads busy
+_BATCH = {
+    _REFINE_SIZE: 32,
+    _OUTPUT_SIZE: 4,
+}  # crops a call: fit the cache, and no thread idles for long
 _MOST_THREADS = 8  # more find nothing to do on one image
 _MIN_FACE_SIZE = 4  # pixels; the search enlarges the image by 12 / min_face_size
-
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
 
 
 class Detector:
@@ -77,7 +76,7 @@ class Detector:
         if missing:
             raise OptionError(f"models has no entry {missing[0]!r}; it needs {', '.join(_NETWORKS)}")
         # Single-threaded calls side by side beat calls with parallel operators: the operators are short, and the
-        # resizing, cropping and decoding around each call run side by side too.
+        # resizing and cropping for the next call go on meanwhile.
         self._pnet, self._rnet, self._onet = (make_session(files[name], device=device, threads=1) for name in _NETWORKS)
         on_cpu = self._pnet.get_providers()[0] == "CPUExecutionProvider"
         self._pool = ThreadPoolExecutor(workers, "fevertools-detector") if on_cpu and workers > 1 else None
@@ -109,12 +108,11 @@ class Detector:
     def _propose(self, table: _mtcnn.SumTable, scales: list[float]) -> Float32:
         """First stage: candidates of all pyramid levels, squares (N, 5) x1, y1, x2, y2, probability."""
 
-        def search(strip: _mtcnn.Strip) -> Float32:
-            (cells,) = self._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})
-            return _mtcnn.decode_cells(cells[0], strip, self._thresholds[0])
-
         strips = [strip for scale in scales for strip in _mtcnn.strips(table.height, table.width, scale)]
-        found = self._map(search, strips)
+        cells = self._run(self._pnet, (_mtcnn.area_resize(table, strip) for strip in strips))
+        found = [
+            _mtcnn.decode_cells(out[0], strip, self._thresholds[0]) for out, strip in zip(cells, strips, strict=True)
+        ]
         levels = []
         for scale in scales:
             boxes = np.concatenate([part for part, strip in zip(found, strips, strict=True) if strip.scale == scale])
@@ -147,21 +145,25 @@ class Detector:
     ) -> tuple[Float32, Float32]:
         """Run a network on the crops of the boxes: those that pass, with its probability, and its other values."""
 
-        def run(bounds: _mtcnn.Int32) -> Float32:
-            faces: Float32 = network.run(None, {"crops": _mtcnn.area_crops(table, bounds, size)})[0]
-            return faces
-
         bounds = _mtcnn.crop_bounds(boxes, table.height, table.width)
         seen = (bounds[:, 2] > bounds[:, 0]) & (bounds[:, 3] > bounds[:, 1])
-        outputs = self._map(run, _batches(bounds[seen], _BATCH_PIXELS // size**2))
+        batches = _batches(bounds[seen], _BATCH[size])
+        outputs = self._run(network, (_mtcnn.area_crops(table, batch, size) for batch in batches))
         values = np.concatenate([*outputs, np.empty((0, network.get_outputs()[0].shape[1]), np.float32)])
         probability = _mtcnn.sigmoid(values[:, 0])
         passed = probability > np.float32(threshold)
         boxes = np.concatenate([boxes[seen, :4], probability[:, None]], axis=1)
         return boxes[passed], values[passed, 1:]
 
-    def _map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> list[_Result]:
-        return list(map(function, tasks) if self._pool is None else self._pool.map(function, tasks))
+    def _run(self, network: onnxruntime.InferenceSession, inputs: Iterable[Float32]) -> list[Float32]:
+        """Run a network on each of the inputs, which this thread makes while the others run it."""
+        name = network.get_inputs()[0].name
+
+        def run(array: Float32) -> Float32:
+            output: Float32 = network.run(None, {name: array})[0]
+            return output
+
+        return list(map(run, inputs) if self._pool is None else self._pool.map(run, inputs))
 
 
 def _batches(bounds: _mtcnn.Int32, size: int) -> Iterator[_mtcnn.Int32]:
