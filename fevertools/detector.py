@@ -6,7 +6,7 @@ The weights are facenet-pytorch's (MIT), and so are the results: boxes, scores, 
 import importlib.resources
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Detector:
         largest: return only the largest face; the same as `max_faces=1`.
         device: see `session.make_session`.
         threads: CPU threads that work on one image; None for one a core, at most 8.
+        providers: ONNX Runtime execution providers, in place of `device`.
         models: paths of the three ONNX files by the names "pnet", "rnet", "onet"; None for the bundled ones.
 
     Raises:
@@ -61,6 +62,7 @@ class Detector:
         largest: bool = False,
         device: str = "auto",
         threads: int | None = None,
+        providers: Sequence[str] | None = None,
         models: Mapping[str, Path] | None = None,
     ) -> None:
         self._min_face_size = _whole(min_face_size, "min_face_size", _MIN_FACE_SIZE)
@@ -77,7 +79,9 @@ class Detector:
             raise OptionError(f"models has no entry {missing[0]!r}; it needs {', '.join(_NETWORKS)}")
         # Single-threaded calls side by side beat calls with parallel operators: the operators are short, and the
         # resizing and cropping for the next call go on meanwhile.
-        self._pnet, self._rnet, self._onet = (make_session(files[name], device=device, threads=1) for name in _NETWORKS)
+        self._pnet, self._rnet, self._onet = (
+            make_session(files[name], device=device, threads=1, providers=providers) for name in _NETWORKS
+        )
         on_cpu = self._pnet.get_providers()[0] == "CPUExecutionProvider"
         self._pool = ThreadPoolExecutor(workers, "fevertools-detector") if on_cpu and workers > 1 else None
 

@@ -50,7 +50,7 @@ class Analyzer:
         weights: name of an encoder in the manifest; the path of a manifest file (it ends in ".json") whose default
             encoder lies beside it, such as the export command writes; or None for the package's default.
         device: "auto", "cpu" or another of `session.available_devices()`.
-        providers: ONNX Runtime execution providers for the encoder, in place of `device`, which the detector keeps.
+        providers: ONNX Runtime execution providers, in place of `device`.
         threads: threads of one run of a network; None leaves it to ONNX Runtime.
         batch_size: most faces in one run of the encoder.
         flip: average each face's embedding and logits with those of its mirror image.
@@ -262,7 +262,13 @@ class Analyzer:
             self._check_open()
             if self._detector is None:
                 files = resolve(self._manifest.entry(None, "detector"), cache_dir=self._cache_dir)
-                self._detector = Detector(models=files, device=self._device, threads=self._threads, **self._options)
+                self._detector = Detector(
+                    models=files,
+                    device=self._device,
+                    threads=self._threads,
+                    providers=self._providers,
+                    **self._options,
+                )
             detector = self._detector
         return detector(picture)
 

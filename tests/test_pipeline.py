@@ -14,7 +14,7 @@ pytest.importorskip("onnx")
 
 from fevertools import pipeline
 from fevertools.align import crop_face
-from fevertools.errors import (
+from fevertools.errors import DeviceUnavailableError, (
     FevertoolsError,
     ImageError,
     OptionError,
@@ -407,3 +407,11 @@ def test_a_photo_goes_through_the_real_parts(tiny_weights, data_root):
         crop = to_luminance(crop_face(load(path), face.landmarks, analyzer.entry.geometry))
         assert np.allclose(result.embedding, reference(crop[None, :, :, None])[0][0], atol=1e-5)
         assert analyzer.embed(np.zeros((60, 60, 3), np.uint8)).shape == (0, DIMENSION)
+
+
+def test_providers_reach_both_networks(tiny_weights):
+    analyzer = Analyzer(tiny_weights, providers=["NoSuchExecutionProvider"])
+    with pytest.raises(DeviceUnavailableError, match="NoSuchExecutionProvider"):
+        analyzer.detect(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(DeviceUnavailableError, match="NoSuchExecutionProvider"):
+        analyzer.embed(np.zeros((64, 64, 3), np.uint8), cropped=True)
