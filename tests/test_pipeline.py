@@ -14,7 +14,8 @@ pytest.importorskip("onnx")
 
 from fevertools import pipeline
 from fevertools.align import crop_face
-from fevertools.errors import DeviceUnavailableError, (
+from fevertools.errors import (
+    DeviceUnavailableError,
     FevertoolsError,
     ImageError,
     OptionError,
