@@ -1,7 +1,7 @@
 """Everything that becomes an upright RGB array: paths, bytes, file objects, PIL images, arrays. RGB is made only here.
 
 Pillow decodes every format. OpenCV gives the same pixels of a baseline JPEG a little sooner (1632x1224 to RGB on one
-Zen-3 core: 10.7 ms against 12.7), but it accepts truncated files and treats CMYK and transparency unlike viewers do.
+core: 10.7 ms against 12.7), but it accepts truncated files and treats CMYK and transparency unlike viewers do.
 """
 
 import importlib
