@@ -22,8 +22,11 @@ def main() -> None:
     place.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="tab:blue", linewidth=2))
     for (x, y), name in zip(face.face.landmarks, LANDMARKS, strict=True):
         place.plot(x, y, "o", color="tab:orange", markersize=5)
-        place.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7)
-    margin = 0.25 * (x2 - x1)
+        side = "right" if name.startswith("left") else "left"
+        place.annotate(
+            name, (x, y), xytext=(-6 if side == "right" else 6, 4), textcoords="offset points", ha=side, fontsize=7
+        )
+    margin = 0.6 * (x2 - x1)
     place.set(xlim=(x1 - margin, x2 + margin), ylim=(y2 + margin, y1 - margin), aspect="equal", xlabel="pixels")
     place.set_title(f"detect: score {face.face.score:.3f}")
 

@@ -20,8 +20,8 @@ Index = npt.NDArray[np.intp]
 
 WINDOW = 12  # pixels of the image that one output cell of the proposal network sees
 STRIDE = 2  # pixels between two cells
-_STRIP_PIXELS = 1 << 17  # enough work for a call, little enough memory, and a share for every thread
-_STRIP_ROWS = 128  # at least; strips overlap by 10 rows
+_STRIP_PIXELS = 1 << 16  # enough work for a call, and activations that stay near the core's cache
+_STRIP_ROWS = 64  # at least; strips overlap by 10 rows
 _NMS_BLOCK = 128
 
 

@@ -31,7 +31,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """How one face looks, as the distribution of labels that human taggers are expected to give it."""
+    """How one face looks: for each label, the calibrated probability that most people would choose it."""
 
     label: str  # the most probable of `labels.EMOTIONS`
     probabilities: Mapping[str, float]  # all eight labels, in the order of `labels.EMOTIONS`; sums to 1
