@@ -212,7 +212,7 @@ def test_strips_give_the_cells_of_the_whole_level(
         out: Float32 = detector._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})[0]
         return out
 
-    assert len(strips) == max(1, -(-(level - 10) // 128))
+    assert len(strips) == max(1, -(-(level - 10) // _mtcnn._STRIP_ROWS))
     np.testing.assert_allclose(np.concatenate([cells(s) for s in strips], axis=2), cells(whole), atol=1e-4)
     low = 1e-6
     parts = np.concatenate([_mtcnn.decode_cells(cells(s)[0], s, low) for s in strips])
