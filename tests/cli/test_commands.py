@@ -184,6 +184,15 @@ def test_lines_grow_with_the_picture(height, width):
     assert digits >= max(9, max(width, height) / 50)
 
 
+def test_small_faces_in_a_crowd_do_not_hide_each_other():
+    picture = np.zeros((1200, 1600, 3), np.uint8)
+    boxes = [np.array([x, 500, x + 48, 560], np.float32) for x in (400, 500)]
+    faces = [Face(box, 0.987, np.full((5, 2), 20, np.float32)) for box in boxes]
+    one, both = annotate(picture, faces[:1]), annotate(picture, faces)
+    inside = (slice(440, 561), slice(390, 480))  # the first face, its score and a margin
+    np.testing.assert_array_equal(one[inside], both[inside])
+
+
 def test_faces_beyond_the_border_can_be_drawn():
     face = Face(np.array([-20, -15, 900, 700], np.float32), 0.5, np.full((5, 2), -7, np.float32))
     assert annotate(np.zeros((40, 30, 3), np.uint8), [face]).shape == (40, 30, 3)
