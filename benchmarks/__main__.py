@@ -63,9 +63,16 @@ def detection() -> str:
 
 def runs() -> str:
     """Validation of every logged training: each fourth epoch, and the best by cross-entropy."""
-    rows = ["| run | epoch | accuracy % | mean recall % | ECE | cross-entropy |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| run | epoch | accuracy % | mean recall % | ECE | cross-entropy | training images/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for path in sorted(RESULTS.glob("run-*.jsonl")):
-        lines = [line for line in map(json.loads, path.read_text().splitlines()) if "validation" in line]
+        lines, speed = [], 0.0
+        for line in map(json.loads, path.read_text().splitlines()):
+            speed = line.get("images_per_second", speed)
+            if "validation" in line:
+                lines.append({**line, "speed": speed})
         best = min(lines, key=lambda line: line["validation"]["cross_entropy"])
         for number, line in enumerate(lines, start=1):
             if number % 4 and line is not best:
@@ -73,12 +80,38 @@ def runs() -> str:
             figures, mark = line["validation"], " (best)" if line is best else ""
             rows.append(
                 f"| {path.stem.removeprefix('run-')}{mark} | {line['epoch']:.0f} | {figures['accuracy']:.2f} "
-                f"| {figures['mean_recall']:.2f} | {figures['ece']:.3f} | {figures['cross_entropy']:.4f} |"
+                f"| {figures['mean_recall']:.2f} | {figures['ece']:.3f} | {figures['cross_entropy']:.4f} "
+                f"| {line['speed']:.0f} |"
             )
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "recall": recall, "detection": detection, "runs": runs}
+def choice() -> str:
+    """PublicTest figures of the candidates of each training, from which the one that ships was chosen."""
+    rows = [
+        "| candidate | ferplus8 % | mirror averaged | ferplus8-majority % | mirror averaged | ECE |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("choice-*.json")):
+        result = json.loads(path.read_text())
+        single, flip = (
+            {name: protocol["all"] for name, protocol in result["PublicTest"][view].items()}
+            for view in ("single", "flip")
+        )
+        cells = [
+            f"{view[name]['accuracy']:.2f}" for name in ("ferplus8", "ferplus8-majority") for view in (single, flip)
+        ]
+        rows.append(f"| {result['weights']} | {' | '.join(cells)} | {single['ferplus8']['ece']:.3f} |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "recall": recall,
+    "detection": detection,
+    "runs": runs,
+    "choice": choice,
+}
 
 
 def fill(text: str) -> str:

@@ -157,7 +157,7 @@ def manifest_entry(student: Student, recipe: Recipe, onnx_file: Path) -> dict[st
         ],
         "start": starts[recipe.model.start],
         "recipe": recipe.name.replace("-", "_"),
-        "metrics": {},
+        "metrics": {"temperature": round(float(student.temperature), 4)},
     }  # fmt: skip
 
 
