@@ -16,12 +16,14 @@ RESULTS = Path(__file__).parent / "results"
 PAGES = ("README.md", "docs/experiments.md")
 
 
+def header(*names: str) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+
+
 def accuracy() -> str:
     """PrivateTest figures of every encoder that has been evaluated."""
-    rows = [
-        "| weights | protocol | rows | accuracy % | without earlier twins % | mean recall % | ECE |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = header("weights", "protocol", "rows", "accuracy %", "without earlier twins %", "mean recall %", "ECE")
     for path in sorted(RESULTS.glob("accuracy-*.json")):
         result = json.loads(path.read_text())
         for view, words in (("single", ""), ("flip", ", mirror averaged")):
@@ -39,7 +41,7 @@ def recall() -> str:
     """Recall of each class, ferplus8, PrivateTest, without mirror averaging."""
     results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("accuracy-*.json"))]
     classes = list(results[0]["PrivateTest"]["flip"]["ferplus8"]["recall"])
-    rows = ["| weights | " + " | ".join(classes) + " |", "|---" * (len(classes) + 1) + "|"]
+    rows = header("weights", *classes)
     for result in results:
         values = result["PrivateTest"]["single"]["ferplus8"]["recall"].values()
         rows.append(f"| {result['weights']} | " + " | ".join(f"{value:.0f}" for value in values) + " |")
@@ -49,7 +51,7 @@ def recall() -> str:
 def detection() -> str:
     """Detection time against facenet-pytorch, same faces."""
     result = json.loads((RESULTS / "detection.json").read_text())
-    rows = ["| photo | size | faces | fevertools ms | facenet-pytorch ms | ratio |", "|---|---|---|---|---|---|"]
+    rows = header("photo", "size", "faces", "fevertools ms", "facenet-pytorch ms", "ratio")
     rows += [
         f"| {name} | {photo['width']} x {photo['height']} | {photo['faces']} | {photo['fevertools']['median_ms']:.0f} "
         f"| {photo['facenet_pytorch']['median_ms']:.0f} | {photo['ratio']:.1f} |"
@@ -63,10 +65,7 @@ def detection() -> str:
 
 def runs() -> str:
     """Validation of every logged training: each fourth epoch, and the best by cross-entropy."""
-    rows = [
-        "| run | epoch | accuracy % | mean recall % | ECE | cross-entropy | training images/s |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = header("run", "epoch", "accuracy %", "mean recall %", "ECE", "cross-entropy", "training images/s")
     for path in sorted(RESULTS.glob("run-*.jsonl")):
         lines, speed = [], 0.0
         for line in map(json.loads, path.read_text().splitlines()):
@@ -88,10 +87,7 @@ def runs() -> str:
 
 def choice() -> str:
     """PublicTest figures of the candidates of each training, from which the one that ships was chosen."""
-    rows = [
-        "| candidate | ferplus8 % | mirror averaged | ferplus8-majority % | mirror averaged | ECE |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = header("candidate", "ferplus8 %", "mirror averaged", "ferplus8-majority %", "mirror averaged", "ECE")
     for path in sorted(RESULTS.glob("choice-*.json")):
         result = json.loads(path.read_text())
         single, flip = (

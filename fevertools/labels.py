@@ -1,7 +1,5 @@
-"""Label orders and the mappings between label sets. Their only home: nothing else in the tree spells an order out."""
+"""Label orders. Their only home: nothing else in the tree spells an order out."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 EMOTIONS: Final = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -18,16 +16,3 @@ FERPLUS_VOTES: Final = (*EMOTIONS, "unknown", "not-a-face")
 
 LANDMARKS: Final = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 """Order of the rows of every (5, 2) landmark array. Left and right are those of the picture, not of the person."""
-
-FER2013_TO_EMOTION: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "angry": "anger",
-        "disgust": "disgust",
-        "fear": "fear",
-        "happy": "happiness",
-        "sad": "sadness",
-        "surprise": "surprise",
-        "neutral": "neutral",
-    }
-)
-"""FER-2013 label -> the emotion label of the same meaning."""

@@ -222,7 +222,7 @@ class Analyzer:
                     full, window = window, []
                     yield full
         except Exception:
-            # The caller's iterable, or a network: what came before is whole, and is given first.
+            # Whatever the caller's iterable or a network raises goes on, after what came before it, which is whole.
             if window:
                 yield window
             raise

@@ -34,7 +34,7 @@ def read_ahead(
                 source = next(iterator)
             except StopIteration:
                 break
-            except Exception:
+            except Exception:  # whatever it is goes on, after what was read before it
                 yield from _drain(queue)
                 raise
             queue.append((source, pool.submit(read, source)))

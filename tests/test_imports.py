@@ -124,3 +124,13 @@ def test_only_the_package_and_its_doors_import_the_pipeline():
 def test_the_ground_floor_needs_no_package_of_ours():
     for name in ("errors", "labels"):
         assert list(imports_of(PACKAGE / f"{name}.py")) == []
+
+
+def test_training_without_its_extra_says_what_to_install():
+    code = (
+        "import sys; sys.modules['torch'] = None; import fevertools.train.__main__ as m; sys.exit(m.main(['fit', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "fevertools[train]" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
+    except ModuleNotFoundError as error:
+        print(f'error: {error}; training needs the extra: pip install "fevertools[train]"', file=sys.stderr)
+        return 2
     except FevertoolsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

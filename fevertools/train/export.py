@@ -161,8 +161,27 @@ def manifest_entry(student: Student, recipe: Recipe, onnx_file: Path) -> dict[st
     }  # fmt: skip
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest file as plain JSON, to be changed.
+
+    Raises:
+        DataError: there is no such file, or it is not a manifest.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the manifest {path}: {error}; pass --manifest the path of one") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("weights"), dict):
+        raise DataError(f"{path} is not a weights manifest; pass --manifest the path of one")
+    return manifest
+
+
 def update_manifest(path: Path, name: str, entry: dict[str, Any]) -> None:
-    """Put one entry into a manifest file, leaving the others as they are."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    """Put one entry into a manifest file, leaving the others as they are.
+
+    Raises:
+        DataError: there is no such file, or it is not a manifest.
+    """
+    manifest = read_manifest(path)
     manifest["weights"][name] = entry
     path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

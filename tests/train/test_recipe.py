@@ -42,6 +42,12 @@ def test_strictness(tmp_path: Path, text: str, message: str) -> None:
         load_recipe(str(file))
 
 
+@pytest.mark.parametrize("key", ["name.x", "optim.epochs.x"])
+def test_override_of_what_is_no_table(key: str) -> None:
+    with pytest.raises(DataError, match="is not a table"):
+        load_recipe("ferplus_mobilenet", {key: "1"})
+
+
 def test_unknown_names() -> None:
     with pytest.raises(DataError, match="ferplus_mobilenet"):
         load_recipe("nothing_like_this")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fevertools.errors import DataError
-from fevertools.labels import EMOTIONS, FERPLUS_VOTES
+from fevertools.labels import EMOTIONS, EMOTIONS_7, FERPLUS_VOTES
 from fevertools.types import Float32
 
 Split = Literal["train", "validation", "test"]
@@ -141,7 +141,7 @@ def select(data: FerPlus, protocol: str, split: Split) -> Protocol:
     keep = (data.split == SPLITS[split]) & (top < len(EMOTIONS)) & (votes.max(axis=1) > 0)
     if protocol == "ferplus8-majority":
         keep &= votes.max(axis=1) > 0.5 * votes.sum(axis=1)
-    classes = 7 if protocol == "ferplus7" else len(EMOTIONS)
+    classes = len(EMOTIONS_7 if protocol == "ferplus7" else EMOTIONS)
     if protocol == "ferplus7":
         keep &= top != EMOTIONS.index("contempt")
     rows = np.flatnonzero(keep)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 
 from fevertools.encoder import Encoder
+from fevertools.errors import UnknownWeightsError
 from fevertools.manifest import load_manifest
 from fevertools.train.datasets.ferplus import FerPlus, Split
 from fevertools.train.evaluate.protocols import Predict, evaluate_ferplus
-from fevertools.train.export import load_student, update_manifest
+from fevertools.train.export import load_student, read_manifest, update_manifest
 from fevertools.types import Float32
 from fevertools.weights import resolve
 
@@ -30,7 +31,13 @@ def evaluate(weights: str, data: FerPlus, split: Split, output: Path | None, man
         split: choose on "validation", report "test" once.
         output: JSON file of everything measured.
         manifest: manifest whose entry `weights` gets the summary.
+
+    Raises:
+        UnknownWeightsError: no entry of this name, in the package's manifest or in the one to fill.
+        DataError: a checkpoint or a manifest that cannot be read.
     """
+    # Before minutes of work, not after.
+    entry = None if manifest is None else _entry_to_fill(manifest, weights)
     predict = checkpoint_predictor(Path(weights)) if weights.endswith(".safetensors") else manifest_predictor(weights)
     figures = evaluate_ferplus(predict, data, split)
     result = {
@@ -43,12 +50,19 @@ def evaluate(weights: str, data: FerPlus, split: Split, output: Path | None, man
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if manifest is not None:
-        entry = json.loads(manifest.read_text(encoding="utf-8"))["weights"][weights]
-        entry["metrics"][SPLIT_NAMES[split]] = summary(figures)
+    if manifest is not None and entry is not None:
+        entry.setdefault("metrics", {})[SPLIT_NAMES[split]] = summary(figures)
         update_manifest(manifest, weights, entry)
     print(json.dumps(summary(figures), indent=1))
     return result
+
+
+def _entry_to_fill(manifest: Path, name: str) -> dict[str, Any]:
+    weights = read_manifest(manifest)["weights"]
+    if name not in weights:
+        raise UnknownWeightsError(f"{manifest} has no entry {name!r} for the figures; known: {', '.join(weights)}")
+    entry: dict[str, Any] = weights[name]
+    return entry
 
 
 def summary(figures: dict[str, Any]) -> dict[str, Any]:

