@@ -1,6 +1,7 @@
 """`python -m benchmarks tables`: write the tables of README and docs from benchmarks/results/*.json.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; `--check` only tells whether one is out of date.
+The model cards in docs/cards are written too, from weights_manifest.json.
 """
 
 import argparse
@@ -11,9 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fevertools.manifest import load_manifest
+from fevertools.train.card import model_card
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/experiments.md")
+PAGES = ("README.md", "docs/experiments.md", "docs/similarity.md")
 
 
 def header(*names: str) -> list[str]:
@@ -65,7 +69,9 @@ def detection() -> str:
 
 def runs() -> str:
     """Validation of every logged training: each fourth epoch, and the best by cross-entropy."""
-    rows = header("run", "epoch", "accuracy %", "mean recall %", "ECE", "cross-entropy", "training images/s")
+    rows = header(
+        "run", "epoch", "accuracy %", "mean recall %", "ECE", "cross-entropy", "FER-2013 head %", "training images/s"
+    )
     for path in sorted(RESULTS.glob("run-*.jsonl")):
         lines, speed = [], 0.0
         for line in map(json.loads, path.read_text().splitlines()):
@@ -77,10 +83,11 @@ def runs() -> str:
             if number % 4 and line is not best:
                 continue
             figures, mark = line["validation"], " (best)" if line is best else ""
+            fer2013 = f"{figures['fer2013_accuracy']:.2f}" if "fer2013_accuracy" in figures else ""
             rows.append(
                 f"| {path.stem.removeprefix('run-')}{mark} | {line['epoch']:.0f} | {figures['accuracy']:.2f} "
                 f"| {figures['mean_recall']:.2f} | {figures['ece']:.3f} | {figures['cross_entropy']:.4f} "
-                f"| {line['speed']:.0f} |"
+                f"| {fer2013} | {line['speed']:.0f} |"
             )
     return "\n".join(rows)
 
@@ -101,12 +108,28 @@ def choice() -> str:
     return "\n".join(rows)
 
 
+def agreement() -> str:
+    """How often votes agree with the similarity of the default weights, by how far two similarities differ."""
+    manifest = json.loads((ROOT / "weights_manifest.json").read_text())
+    name = manifest["default"]["encoder"]
+    head = "triplet" in manifest["weights"][name]["files"]
+    result = json.loads((RESULTS / f"accuracy-{name}.json").read_text())
+    if "agreement" not in result:
+        which = "have a triplet head: its" if head else "have no triplet head: the cosine's"
+        return f"The default weights, `{name}`, {which} agreement has not been measured."
+    rows = header("difference of the similarities", "votes agree %", "triplets")
+    rows += [f"| {row['difference']:.2f} | {100 * row['share']:.1f} | {row['n']:,} |" for row in result["agreement"]]
+    metric = "triplet" if head else "cosine"
+    return "\n".join(rows) + f"\n\nThe default weights, `{name}`, metric `{metric}`, PublicTest."
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "recall": recall,
     "detection": detection,
     "runs": runs,
     "choice": choice,
+    "agreement": agreement,
 }
 
 
@@ -119,19 +142,25 @@ def fill(text: str) -> str:
     return re.sub(r"(<!-- begin (\w+) -->)\n.*?(<!-- end \2 -->)", table, text, flags=re.DOTALL)
 
 
+def cards() -> dict[str, str]:
+    """The model card of every encoder, by its place."""
+    entries = load_manifest(ROOT / "weights_manifest.json").weights.values()
+    return {f"docs/cards/{entry.name}.md": model_card(entry) for entry in entries if entry.kind == "encoder"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", choices=("tables",))
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     options = parser.parse_args(arguments)
     stale: list[Any] = []
-    for page in PAGES:
+    pages = {page: fill((ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
+    for page, after in (pages | cards()).items():
         path = ROOT / page
-        before = path.read_text(encoding="utf-8")
-        after = fill(before)
-        if after != before:
+        if not path.is_file() or path.read_text(encoding="utf-8") != after:
             stale.append(page)
             if not options.check:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(after, encoding="utf-8")
     print("out of date: " + ", ".join(stale) if stale else "up to date")
     return 1 if options.check and stale else 0

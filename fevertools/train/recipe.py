@@ -20,7 +20,6 @@ class DataOptions:
     """What is trained on."""
 
     protocol: Literal["ferplus8", "ferplus8-majority", "ferplus7"] = "ferplus8"
-    fer2013_weight: float = 0.0  # weight of a second head trained on the seven original labels; 0 leaves it out
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,54 @@ class AugmentOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LossOptions:
+    """Weights of the losses. A head whose losses all weigh 0 is left out."""
+
+    votes: float = 1.0  # cross-entropy against a distribution over the eight emotions: FER+ votes, or one label
+    fer2013: float = 0.0  # cross-entropy against the seven original labels of the same images
+    triplet: float = 0.0  # FEC triplet loss
+    soft_votes: float = 0.0  # cross-entropy against the teachers' mean probabilities of the eight classes
+    soft_fer2013: float = 0.0  # the same for the seven labels
+    rkd_distance: float = 0.0  # relational distillation of distances
+    rkd_angle: float = 0.0  # relational distillation of angles
+
+
+@dataclass(frozen=True, slots=True)
+class DistillOptions:
+    """How a student learns from teachers.
+
+    The open student's teachers answer once, for a fixed number of views of every face; the paper's, in every step.
+    """
+
+    teachers: tuple[str, ...] = ()  # names of their recipes, whose runs lie beside the student's
+    views: int = 8  # augmented views of each face; epoch e shows view e modulo this
+    unlabeled: int = 0  # faces without labels in every step, beside the labelled batch
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """The sets of faces that the paper's two phases draw from, `optim.batch_size` triplets in every step.
+
+    Folders are relative to the data folder; "" is the data folder itself, in which readers know the usual subfolders.
+    """
+
+    triplets: Literal["fec", "ferplus-votes"] = "fec"
+    triplet_folder: str = ""
+    triplet_count: int = 30_000  # triplets drawn from votes, a third of them of each type
+    labelled: Literal["affectnet", "ferplus"] = "affectnet"
+    labelled_folder: str = ""
+    labelled_batch: int = 64  # labelled faces in every step, beside the triplets
+    unlabeled: Literal["faces", "lfw"] = "faces"  # `distill.unlabeled` of them in every step
+    unlabeled_folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOptions:
     """What is trained."""
 
     name: str = "mobilenet_v1"
-    start: Literal["faceres", "faceres-deep", "random"] = "faceres"
+    start: Literal["faceres", "faceres-deep", "face-api", "vggface2", "imagenet", "random"] = "faceres"
+    initial: str = ""  # name of a run beside this one, whose backbone is trained on instead of the bare start
     crop: int = 48  # height and width of the uint8 crop that the network takes
     resolution: int = 96  # height and width at which the backbone works; crops are upsampled to it
     dimension: int = 256
@@ -56,16 +98,19 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class OptimOptions:
-    """How it is optimised: AdamW, linear warm-up, cosine to zero, exponential moving average of the weights."""
+    """How it is optimised: linear warm-up, a schedule, exponential moving average of the weights."""
 
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has a Nesterov momentum of 0.9
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate after the warm-up
+    accumulate: int = 1  # batches whose mean gradient makes a step; several devices share them
     learning_rate: float = 1e-3
     start_factor: float = 1.0  # learning-rate factor of the layers that have a pretrained start
     weight_decay: float = 0.05
     batch_size: int = 64
     epochs: int = 20
     warmup_epochs: float = 1.0
-    ema_decay: float = 0.999
-    gradient_clip: float = 5.0
+    ema_decay: float = 0.999  # 0 turns it off
+    gradient_clip: float = 5.0  # greatest norm; 0 turns it off
     mixup: float = 0.0  # Beta(mixup, mixup); 0 turns it off
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
@@ -75,12 +120,17 @@ class Recipe:
     """One training, whole: together with the data and the seed it determines the weights."""
 
     name: str
-    system: Literal["classifier"]
+    system: Literal[
+        "classifier", "deepfever-teacher", "deepfever-student", "deepfever-paper-teacher", "deepfever-paper-student"
+    ]
     scale: Literal["open", "paper"]
     description: str
     seed: int = 0
     data: DataOptions = field(default_factory=DataOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    losses: LossOptions = field(default_factory=LossOptions)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    sources: SourceOptions = field(default_factory=SourceOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
 
@@ -145,6 +195,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in typing.get_args(hint):
             raise DataError(f"{where} must be one of {', '.join(map(repr, typing.get_args(hint)))}, not {value!r}")
         return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise DataError(f"{where} must be a list")
+        return tuple(_value(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin in (typing.Union, types.UnionType):
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
     if hint is float and type(value) is int:

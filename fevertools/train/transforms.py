@@ -1,4 +1,4 @@
-"""Training-time augmentation of one gray face frame. Every random draw comes from the generator passed in."""
+"""Training-time augmentation of one face frame, gray or RGB. Every random draw comes from the generator passed in."""
 
 import cv2
 import numpy as np
@@ -11,13 +11,14 @@ def augment(frame: UInt8Image, size: int, options: AugmentOptions, rng: np.rando
     """Randomly change one frame and bring it to the size at which the backbone works, in a single warp.
 
     Args:
-        frame: uint8 (H, W) luminance, square, framed as `data.ferplus` frames are.
+        frame: uint8 (H, W) luminance or (H, W, 3) RGB, square, framed as `data.ferplus` frames are.
         size: height and width of the result, pixels.
         options: strength of each change.
         rng: the only source of randomness.
 
     Returns:
-        uint8 (size, size).
+        uint8 (size, size), or (size, size, 3): all channels change alike, so that gray stays gray. The same generator
+        at another size gives the same view of the face at that size, except for the pixels of the noise.
     """
     if rng.random() < options.downscale:
         frame = _downscale(frame, rng)
@@ -29,11 +30,31 @@ def augment(frame: UInt8Image, size: int, options: AugmentOptions, rng: np.rando
         warped = np.asarray(cv2.GaussianBlur(warped, (0, 0), float(rng.uniform(0.5, 2.0)) * size / 96), np.uint8)
     warped = _tone_curve(options, rng)[warped]
     if rng.random() < options.noise:
-        noise = rng.normal(0, rng.uniform(2, 12), warped.shape)
+        # A generator of its own: whatever the size, the draws after it stay the same.
+        noise = np.random.default_rng(rng.integers(2**32)).normal(0, rng.uniform(2, 12), warped.shape[:2])
+        noise = noise.reshape(size, size, *(1,) * (warped.ndim - 2))
         warped = np.asarray(np.clip(warped + noise, 0, 255), np.uint8)
     if rng.random() < options.erase:
         _erase(warped, rng)
     return warped
+
+
+def square(frame: UInt8Image, size: int) -> UInt8Image:
+    """Make a frame square and at most `size` high, by area averaging: what a single warp would alias.
+
+    Args:
+        frame: uint8 (H, W) or (H, W, 3). One that is not square is stretched, as face boxes are by common croppers.
+        size: the most pixels that are worth keeping.
+    """
+    side = min(size, max(frame.shape[:2]))
+    if frame.shape[:2] == (side, side):
+        return frame
+    return np.asarray(cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def plain(frame: UInt8Image, size: int) -> UInt8Image:
+    """A frame at `size` as `augment` brings it there without any change: uint8 (size, size) or (size, size, 3)."""
+    return np.asarray(cv2.resize(square(frame, size), (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _affine(source: int, size: int, options: AugmentOptions, rng: np.random.Generator) -> Float32:
@@ -72,5 +93,5 @@ def _erase(image: UInt8Image, rng: np.random.Generator) -> None:
     size = image.shape[0]
     area, ratio = rng.uniform(0.02, 0.2) * size * size, np.exp(rng.uniform(-1.0, 1.0))
     height, width = min(size, int(np.sqrt(area * ratio))), min(size, int(np.sqrt(area / ratio)))
-    top, left = int(rng.integers(0, size - height + 1)), int(rng.integers(0, size - width + 1))
+    top, left = int(rng.uniform(0, size - height + 1)), int(rng.uniform(0, size - width + 1))
     image[top : top + height, left : left + width] = int(rng.integers(0, 256))

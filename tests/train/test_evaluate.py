@@ -1,28 +1,43 @@
 """The evaluation from predictor to files, with predictors whose figures are known."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from fevertools.errors import DataError
+from fevertools.labels import EMOTIONS
+from fevertools.manifest import load_manifest
+from fevertools.train import models
 from fevertools.train.__main__ import main
-from fevertools.train.datasets.ferplus import FerPlus, read_ferplus, select
-from fevertools.train.evaluate.protocols import Predict, evaluate_ferplus
-from fevertools.train.export import update_manifest
+from fevertools.train.datasets.ferplus import FerPlus, Split, read_ferplus, select
+from fevertools.train.datasets.lfw import Crops
+from fevertools.train.evaluate import image_sets, networks, triplet
+from fevertools.train.evaluate.command import PARTS, EvaluateOptions, evaluate
+from fevertools.train.evaluate.image_sets import Encoded, LfwFaces, split_rows
+from fevertools.train.evaluate.networks import STARTS, Outputs, load_network
+from fevertools.train.evaluate.protocols import evaluate_ferplus
+from fevertools.train.export import load_student, update_manifest
+from tests._tiny import HEAD, reference
+from tests.train.conftest import made_images
+from tests.train.test_starts import face_api_forward, write_face_api
 
 
-def oracle(data: FerPlus, split: str) -> Predict:
+def oracle(data: FerPlus, split: Split) -> Encoded:
     """Knows the votes of every image, but takes mirrored ones for strangers and calls them all contempt."""
-    chosen = select(data, "ferplus8", split)  # type: ignore[arg-type]
+    chosen = select(data, "ferplus8", split)
     known = {data.images[row].tobytes(): target for row, target in zip(chosen.rows, chosen.target, strict=True)}
     contempt = np.eye(8, dtype=np.float32)[7]
 
-    def predict(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(crops: np.ndarray) -> Outputs:
         targets = np.stack([known.get(crop.tobytes(), contempt) for crop in crops])
-        return np.zeros((len(crops), 4), np.float32), np.log(targets + 1e-6)
+        return Outputs(np.zeros((len(crops), 4), np.float32), np.log(targets + 1e-6))
 
-    return predict
+    return Encoded(predict, lambda: data.images[split_rows(data, split)])
 
 
 @pytest.fixture
@@ -42,7 +57,9 @@ def test_oracle_scores_full_marks(data: FerPlus) -> None:
     assert figures["ferplus8"]["all"]["kl"] == pytest.approx(0, abs=1e-3)
     assert figures["ferplus8"]["all"]["ece"] < 0.01
     assert figures["ferplus8"]["recall"]["contempt"] == 100.0
+    assert figures["ferplus8"]["f1"] == figures["ferplus8"]["recall"]
     assert "fear" not in figures["ferplus8"]["recall"]  # the made data has none
+    assert "fer2013" not in figures  # no such head
     assert np.trace(figures["ferplus8"]["confusion"]) == 159
 
 
@@ -58,16 +75,197 @@ def test_rows_without_twins_are_counted_apart(made_data: Path) -> None:
     assert (figures["all"]["n"], figures["without earlier twins"]["n"]) == (40, 39)
 
 
-def test_command_on_a_checkpoint(made_data: Path, tmp_path: Path) -> None:
-    options = ["--data", str(made_data), "--workers", "0", "--max-steps", "1", "--output", str(tmp_path / "run")]
-    small = ["--set", "model.start=random", "--set", "model.resolution=48", "--set", "optim.batch_size=16"]
-    assert main(["fit", "ferplus_mobilenet", *options, *small]) == 0
-    checkpoint, output = tmp_path / "run" / "checkpoint.safetensors", tmp_path / "figures.json"
-    assert main(["evaluate", str(checkpoint), "--data", str(made_data), "--output", str(output)]) == 0
+def test_the_head_for_fer2013_is_scored_on_its_own_labels(data: FerPlus) -> None:
+    """On all rows, those that no FER+ protocol keeps too. The head knows the label but in the first ten rows."""
+    label = data.label[data.split == 1].copy()
+    label[:10] = 6
+    outputs = Outputs(np.zeros((40, 4), np.float32), np.zeros((40, 8), np.float32), np.eye(7, dtype=np.float32)[label])
+    figures = evaluate_ferplus(Encoded(lambda _: outputs, lambda: data.images[:40]), data, "validation")
+    assert figures["single"]["fer2013"]["all"]["n"] == 40
+    assert figures["flip"]["fer2013"]["all"]["accuracy"] == 75
+
+
+def test_images_are_encoded_once_and_only_when_needed() -> None:
+    shown: list[np.ndarray] = []
+
+    def predict(crops: np.ndarray) -> Outputs:
+        shown.append(crops)
+        return Outputs(crops.reshape(len(crops), -1).astype(np.float32))
+
+    images = np.arange(2 * 4, dtype=np.uint8).reshape(2, 2, 2)
+    encoded = Encoded(predict, lambda: images)
+    assert not shown
+    for _ in range(2):
+        np.testing.assert_array_equal(encoded.single.embedding, [[0, 1, 2, 3], [4, 5, 6, 7]])
+        np.testing.assert_array_equal(encoded.flip.embedding, [[0.5, 0.5, 2.5, 2.5], [4.5, 4.5, 6.5, 6.5]])
+    assert len(shown) == 2
+    assert shown[0].shape == (2, 2, 2, 1)
+    assert encoded.flip.logits is None
+
+
+@pytest.fixture(scope="module")
+def checkpoint(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One step of a network with every head."""
+    folder = tmp_path_factory.mktemp("run")
+    options = ["--data", str(made_data), "--workers", "0", "--max-steps", "1", "--output", str(folder)]
+    small = ("model.start=random", "model.resolution=48", "optim.batch_size=16", "losses.fer2013=1", "losses.triplet=1")
+    assert main(["fit", "ferplus_mobilenet", *options, *(word for item in small for word in ("--set", item))]) == 0
+    return folder / "checkpoint.safetensors"
+
+
+@pytest.fixture
+def lfw(tmp_path: Path, made_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with made-up FER-2013 and LFW; faces were found in all pictures but the first."""
+    monkeypatch.setattr(triplet, "COUNT", 30)
+    with np.load(made_data / "fer2013.npz") as arrays:
+        changed = dict(arrays)
+    rng = np.random.default_rng(5)
+    changed["ferplus_votes"][:, :8] = [rng.multinomial(10, p) for p in rng.dirichlet(np.full(8, 0.4), 240)]
+    np.savez(tmp_path / "fer2013.npz", **changed)
+    lines = ["file,emotion,annotators,conflict,smile"]
+    for person in range(30):
+        folder = tmp_path / "lfw" / "lfw-deepfunneled" / f"P_{person:02}"
+        folder.mkdir(parents=True)
+        for number in (1, 2):
+            (folder / f"P_{person:02}_{number:04}.jpg").touch()
+            lines.append(f"P_{person:02}/P_{person:02}_{number:04}.jpg,{EMOTIONS[(person + number) % 5]},1,0,")
+    (tmp_path / "lfw" / "lfw_expression_labels.csv").write_text("\n".join(lines))
+    (tmp_path / "lfw" / "pairs.txt").write_text("1\t2\nP_00\t1\t2\nP_03\t1\t2\nP_01\t1\tP_02\t2\nP_04\t2\tP_05\t1\n")
+    crops = Crops(made_images(60, seed=9)[0][1:], np.arange(1, 60), 1)
+    monkeypatch.setattr(image_sets, "crop_lfw", lambda *_: crops)
+    return tmp_path
+
+
+def test_faces_of_lfw_keep_their_labels_people_and_pairs(lfw: Path) -> None:
+    """Row 0 is the second picture of the first person: the first has no face, and its pair is gone."""
+    faces = LfwFaces(lfw, lfw)
+    rows, label, person = faces.labelled()
+    assert rows.tolist() == list(range(59))
+    assert label[:4].tolist() == [2, 2, 3, 3]
+    assert person[:4].tolist() == [0, 1, 1, 2]
+    pairs, same = faces.pairs()
+    assert pairs.tolist() == [[5, 6], [1, 4], [8, 9]]
+    assert same.tolist() == [True, False, False]
+
+
+def test_command_on_a_checkpoint(lfw: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Every part, in one command, and the test split is not looked at."""
+    output = tmp_path / "figures.json"
+    assert main(["evaluate", str(checkpoint), "--data", str(lfw), "--output", str(output)]) == 0
     figures = json.loads(output.read_text())
-    assert figures["PublicTest"]["flip"]["ferplus8"]["all"]["n"] == 40
-    assert "PrivateTest" not in figures
-    assert main(["export", str(tmp_path / "no.safetensors"), "--name", "x", "--data", str(made_data)]) == 2
+    assert set(figures["versions"]) >= {"torch", "scikit-learn", "onnxruntime"}
+    assert list(figures["PublicTest"]["flip"]) == ["ferplus8", "ferplus8-majority", "ferplus7", "fer2013"]
+    assert figures["PublicTest"]["flip"]["fer2013"]["all"]["n"] == 40
+    assert figures["probe"]["options"] == {"c": 10000.0, "standardise": True, "balanced": False, "mirror": False}
+    assert figures["probe"]["fer2013"]["all"]["n"] == 40
+    assert figures["triplets"]["split"] == "PublicTest"
+    assert figures["triplets"]["head"]["n"] == sum(row["n"] for row in figures["agreement"]) == 30
+    assert figures["transfer"]["missing_faces"] == 1
+    assert figures["transfer"]["zero_shot"]["unrestricted"]["n"] == figures["transfer"]["probe"]["C=1"]["n"] == 59
+    assert figures["leakage"]["n"] == 3
+    assert not any("skipped" in part for part in figures.values())
+    assert "PrivateTest" not in output.read_text()
+
+
+def test_a_part_without_its_data_is_skipped_aloud(
+    made_data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "figures.json"
+    arguments = ["evaluate", str(checkpoint), "--data", str(made_data), "--output", str(output)]
+    assert main([*arguments, "--only", "leakage,probe", "--probe", "balanced=true"]) == 0
+    figures = json.loads(output.read_text())
+    assert "no LFW in" in figures["leakage"]["skipped"]
+    assert "leakage: skipped: no LFW in" in capsys.readouterr().err
+    assert figures["probe"]["options"]["balanced"]
+    assert set(figures) == {"weights", "command", "machine", "versions", "leakage", "probe"}
+    assert figures["command"].endswith("--split validation --only leakage,probe --probe balanced=true")
+
+
+def test_an_unknown_part_is_told_at_once(made_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "none.safetensors", "--data", str(made_data), "--only", "probes"]) == 2
+    assert f"no part named 'probes'; known: {', '.join(PARTS)}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny(triplet_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The manifest of the tiny student with a triplet head, in place of the package's own."""
+    monkeypatch.setattr(networks, "find", lambda name, kind: load_manifest(triplet_weights).entry(name, kind))
+    return triplet_weights
+
+
+def test_the_manifest_gets_headlines_of_what_was_measured(lfw: Path, tiny: Path, tmp_path: Path) -> None:
+    """A second run adds to what the first one said of the same split."""
+    manifest = tmp_path / tiny.name
+    manifest.write_text(tiny.read_text())
+    for parts in ("ferplus", "probe,triplets,leakage,transfer"):
+        assert main(["evaluate", "tiny", "--data", str(lfw), "--manifest", str(manifest), "--only", parts]) == 0
+    metrics = load_manifest(manifest).entry("tiny", "encoder").metrics  # read strictly: numbers and texts alone
+    assert metrics["ferplus8"]["accuracy"] == 0.125  # what stood there
+    assert set(metrics["PublicTest"]) == {"single", "flip", "probe", "triplets"}
+    assert set(metrics["PublicTest"]["single"]["ferplus7"]) == {"all", "without earlier twins", "recall"}
+    assert set(metrics["PublicTest"]["triplets"]["accuracy"]) == {"embedding", "head"}
+    assert set(metrics["LFW"]["transfer"]["mean_recall"]) == {
+        "zero-shot restricted", "zero-shot unrestricted", "probe C=10000", "probe C=1"
+    }  # fmt: skip
+    assert metrics["LFW"]["leakage"]["n"] == 3
+
+
+def test_shipped_weights_are_served_as_users_get_them(tiny: Path, made_data: Path) -> None:
+    data = read_ferplus(made_data)
+    outputs = load_network("tiny", data)(data.images[:, :, :, None])
+    embedding, logits = reference(data.images[:, :, :, None])
+    np.testing.assert_allclose(outputs.embedding, embedding, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(outputs.logits, logits, rtol=1e-3, atol=1e-3)  # type: ignore[arg-type]
+    np.testing.assert_allclose(outputs.triplet, embedding @ HEAD[:, :-1].T + HEAD[:, -1], rtol=1e-3, atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_a_start_is_measured_by_its_features(made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the same network written out on RGB, on crops resized by torch."""
+    tensors = write_face_api(tmp_path)
+    monkeypatch.setenv("FEVERTOOLS_STARTS", str(tmp_path))
+    data = read_ferplus(made_data)
+    outputs = load_network("start:face-api", data)(data.images[:3, :, :, None])
+    frames = torch.from_numpy(data.images[:3, None]).float()
+    resized = F.interpolate(frames, (150, 150), mode="bicubic", align_corners=False)
+    expected = face_api_forward(tensors, resized.expand(-1, 3, -1, -1))
+    np.testing.assert_allclose(outputs.embedding, expected, rtol=1e-2, atol=1e-3)
+    assert outputs[1:] == (None, None, None)
+
+
+def test_a_start_has_no_class_head_and_says_so(
+    made_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(STARTS, "face-api", dataclasses.replace(STARTS["face-api"], start="random"))
+    result = evaluate(
+        "start:face-api", read_ferplus(made_data), "validation", None, None, EvaluateOptions(("ferplus",))
+    )
+    assert result["ferplus"] == {"skipped": "these weights have no class logits"}
+    assert json.loads(capsys.readouterr().out) == {}
+
+
+def test_every_start_can_be_named(made_data: Path) -> None:
+    assert set(STARTS) == set(models.STARTS)
+    with pytest.raises(DataError, match="known: start:faceres, start:faceres-deep, start:face-api"):
+        load_network("start:facenet", read_ferplus(made_data))
+
+
+def test_checkpoints_give_every_head(checkpoint: Path, made_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "BATCH_SIZE", 100)  # three batches, the last one shorter
+    data = read_ferplus(made_data)
+    outputs = load_network(str(checkpoint), data)(data.images[:, :, :, None])
+    student, _ = load_student(checkpoint)
+    with torch.no_grad():
+        expected = student(torch.from_numpy(data.images[:, :, :, None]))
+    assert outputs.triplet is not None
+    assert outputs.triplet.shape == (240, 32)
+    for name in Outputs._fields:
+        np.testing.assert_allclose(getattr(outputs, name), getattr(expected, name), rtol=1e-3, atol=1e-4)
+
+
+def test_a_missing_checkpoint_is_an_error(made_data: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "no.safetensors")
+    assert main(["export", missing, "--name", "x", "--data", str(made_data)]) == 2
+    assert main(["evaluate", missing, "--data", str(made_data)]) == 2
 
 
 @pytest.mark.parametrize(

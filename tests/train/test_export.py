@@ -1,5 +1,6 @@
 """From a trained network to the graph that ships: every step keeps the function."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,26 @@ import torch
 from safetensors.torch import load_file
 
 from fevertools.manifest import parse_manifest
+from fevertools.similarity import similarity
 from fevertools.train import export
 from fevertools.train.datasets.ferplus import read_ferplus
 from fevertools.train.models import build
-from fevertools.train.models.student import Student
+from fevertools.train.models.student import Heads, Student
 from fevertools.train.recipe import ModelOptions, load_recipe
+from fevertools.weights import load_head
+
+# FaceResNet wants 112 pixels.
+MODELS = {
+    "mobilenet_v1": ModelOptions(start="random"),
+    "face_resnet": ModelOptions(name="face_resnet", start="random", resolution=112, dimension=128),
+}
 
 
-@pytest.fixture(scope="module")
-def student() -> Student:
-    """A network whose batch norms have seen data, so that folding them is not a no-op."""
+@pytest.fixture(scope="module", params=MODELS)
+def student(request: pytest.FixtureRequest) -> Student:
+    """A network with every head whose batch norms have seen data, so that folding them is not a no-op."""
     torch.manual_seed(0)
-    student = build(ModelOptions(start="random"), fer2013_head=True).train()
+    student = build(MODELS[request.param], Heads(fer2013=True, triplet=True, relation=80)).train()
     with torch.no_grad():
         for _ in range(3):
             student(torch.randint(0, 256, (16, 48, 48, 1), dtype=torch.uint8))
@@ -34,10 +43,13 @@ def released(student: Student, made_data: Path) -> Student:
 
 
 @pytest.fixture(scope="module")
-def graph(released: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export.to_onnx(released, 48, path)
-    return path
+def files(released: Student, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return export.to_files(released, 48, tmp_path_factory.mktemp("exported"), "tiny")
+
+
+@pytest.fixture(scope="module")
+def graph(files: dict[str, Path]) -> Path:
+    return files["onnx"]
 
 
 CROPS = np.random.default_rng(1).integers(0, 256, (5, 48, 48, 1)).astype(np.uint8)
@@ -49,6 +61,9 @@ def test_release_keeps_the_function_up_to_float16(student: Student, released: St
     scale = before.embedding.abs().mean()
     assert (before.embedding - after.embedding).abs().max() < 0.02 * scale
     torch.testing.assert_close(after.logits * released.temperature, before.logits, atol=0.02, rtol=0)
+    torch.testing.assert_close(after.triplet, before.triplet, atol=0.02, rtol=0)
+    assert (after.fer2013, after.relation) == (None, None)
+    assert before.relation is not None  # the network given is left as it was
 
 
 def test_released_weights_are_float16_numbers(released: Student) -> None:
@@ -79,6 +94,40 @@ def test_onnx_names_no_file_of_the_exporting_machine(graph: Path) -> None:
     assert b".py" not in graph.read_bytes()
 
 
+def test_onnx_holds_no_other_head(graph: Path, released: Student) -> None:
+    model = onnx.load(graph).graph
+    assert [output.name for output in model.output] == ["embedding", "logits"]
+    dimension = released.embed.out_features
+    shapes = [tuple(tensor.dims) for tensor in model.initializer]
+    for width in (7, 32, 80):  # FER-2013, triplets, relations
+        assert not {(width, dimension), (dimension, width)} & set(shapes)
+    assert {(8, dimension), (dimension, 8)} & set(shapes)  # the head that ships is found so
+
+
+def test_the_head_file_is_the_head(files: dict[str, Path], released: Student, tmp_path: Path) -> None:
+    head = np.load(files["triplet"], allow_pickle=False)
+    assert (head.dtype, head.shape) == (np.float32, (32, released.embed.out_features + 1))
+    assert np.array_equal(head, head.astype(np.float16))
+    with torch.no_grad():
+        output = released(torch.from_numpy(CROPS))
+        outputs = torch.nn.functional.normalize(output.triplet, dim=1)
+    embeddings = output.embedding.numpy()
+    np.testing.assert_allclose(similarity(embeddings, embeddings, head=head), outputs @ outputs.T, atol=1e-5)
+    again = tmp_path / "again.npy"
+    export.to_head(released, again)
+    assert again.read_bytes() == files["triplet"].read_bytes()
+
+
+def test_a_student_without_the_head_exports_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = build(ModelOptions(start="random"))
+    monkeypatch.setattr(export, "to_onnx", lambda student, crop, path: path.write_bytes(b"graph"))
+    files = export.to_files(plain, 48, tmp_path, "plain")
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.onnx"]
+    entry = export.manifest_entry(plain, load_recipe("ferplus_mobilenet"), files)
+    assert list(entry["files"]) == ["onnx"]
+    assert entry["outputs"] == {"embedding": 256, "logits": 8}
+
+
 def test_safetensors_hold_the_same_weights(released: Student, tmp_path: Path) -> None:
     export.to_safetensors(released, tmp_path / "w.safetensors")
     loaded = load_file(tmp_path / "w.safetensors")
@@ -87,9 +136,13 @@ def test_safetensors_hold_the_same_weights(released: Student, tmp_path: Path) ->
         assert torch.equal(loaded[name].float(), parameter)
 
 
-def test_manifest_entry_is_valid(graph: Path, released: Student) -> None:
-    entry = export.manifest_entry(released, load_recipe("ferplus_mobilenet"), graph)
+def test_manifest_entry_is_valid(files: dict[str, Path], released: Student) -> None:
+    recipe = load_recipe("ferplus_mobilenet")
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, dimension=released.embed.out_features))
+    entry = export.manifest_entry(released, recipe, files)
     value = {"manifest_version": 1, "default": {"encoder": "x"}, "weights": {"x": entry}}
-    parsed = parse_manifest(value, graph.parent).entry("x", "encoder")
-    assert parsed.files["onnx"].size == graph.stat().st_size
+    parsed = parse_manifest(value, files["onnx"].parent).entry("x", "encoder")
+    assert parsed.files["onnx"].size == files["onnx"].stat().st_size
     assert parsed.geometry.height == 48
+    assert parsed.outputs["triplet"] == 32
+    assert np.array_equal(load_head(parsed), np.load(files["triplet"]))

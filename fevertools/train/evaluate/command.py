@@ -2,59 +2,187 @@
 
 import json
 import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from fevertools.encoder import Encoder
-from fevertools.errors import UnknownWeightsError
-from fevertools.manifest import load_manifest
-from fevertools.train.datasets.ferplus import FerPlus, Split
-from fevertools.train.evaluate.protocols import Predict, evaluate_ferplus
-from fevertools.train.export import load_student, read_manifest, update_manifest
-from fevertools.types import Float32
-from fevertools.weights import resolve
+from fevertools.errors import DataError, UnknownWeightsError
+from fevertools.options import choice
+from fevertools.train.datasets.ferplus import FerPlus, Split, default_data_root
+from fevertools.train.evaluate.image_sets import Encoded, LfwFaces, split_rows
+from fevertools.train.evaluate.leakage import leakage
+from fevertools.train.evaluate.networks import load_network
+from fevertools.train.evaluate.probe import ProbeOptions, evaluate_probe
+from fevertools.train.evaluate.protocols import evaluate_ferplus
+from fevertools.train.evaluate.transfer import transfer_probe, zero_shot
+from fevertools.train.evaluate.triplet import agreement, evaluate_triplets, fixed_list
+from fevertools.train.export import read_manifest, update_manifest
+from fevertools.train.recipe import from_table
+from fevertools.types import Float32, UInt8Image
 
 SPLIT_NAMES: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+LFW_CACHE = Path("runs") / "lfw"
+VERSIONS = ("fevertools", "numpy", "onnxruntime", "scikit-learn", "torch")
 
 
-def evaluate(weights: str, data: FerPlus, split: Split, output: Path | None, manifest: Path | None) -> dict[str, Any]:
-    """Measure weights, print the figures, and write them where asked.
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What is measured, and with what."""
+
+    only: tuple[str, ...] = ()  # keys of `PARTS`; none is all
+    probe: ProbeOptions = field(default_factory=ProbeOptions)
+    root: Path | None = None  # data folder, in which LFW is looked for; None is the default one
+    lfw_cache: Path = LFW_CACHE  # folder of the crops of LFW, made there if they are not
+
+
+class Subject:
+    """One network and everything it is shown. Images are read and encoded when a part first asks for them."""
+
+    def __init__(self, weights: str, data: FerPlus, split: Split, options: EvaluateOptions) -> None:
+        self.data, self.split, self.options = data, split, options
+        predict = load_network(weights, data)
+        self.rows = {name: Encoded(predict, partial(_images, data, name)) for name in SPLIT_NAMES}
+        self.faces = Encoded(predict, lambda: self.lfw.crops.images)
+
+    @cached_property
+    def lfw(self) -> LfwFaces:
+        return LfwFaces(self.options.root or default_data_root(), self.options.lfw_cache)
+
+    def embedding(self, encoded: Encoded) -> Float32:
+        """The embeddings that probes read."""
+        return (encoded.flip if self.options.probe.mirror else encoded.single).embedding
+
+
+def _images(data: FerPlus, split: Split) -> UInt8Image:
+    return data.images[split_rows(data, split)]
+
+
+def ferplus(subject: Subject) -> dict[str, Any]:
+    """The FER+ protocols, under the name of the split."""
+    figures = evaluate_ferplus(subject.rows[subject.split], subject.data, subject.split)
+    return {SPLIT_NAMES[subject.split]: figures}
+
+
+def probe(subject: Subject) -> dict[str, Any]:
+    """Linear probes on FER-2013 and FER+."""
+    options, split = subject.options.probe, subject.split
+    training, evaluated = (subject.embedding(subject.rows[name]) for name in ("train", split))
+    figures = evaluate_probe(training, evaluated, subject.data, split, options)
+    return {"probe": {"split": SPLIT_NAMES[split], "options": asdict(options), **figures}}
+
+
+def triplets(subject: Subject) -> dict[str, Any]:
+    """Triplet accuracy, and the table of agreement, which is of PublicTest whatever the split."""
+    figures = evaluate_triplets(subject.rows[subject.split].single, subject.data, subject.split)
+    public = subject.rows["validation"].single
+    vectors = public.embedding if public.triplet is None else public.triplet
+    table = agreement(vectors, fixed_list(subject.data, "validation")[0])
+    return {"triplets": {"split": SPLIT_NAMES[subject.split], **figures}, "agreement": table}
+
+
+def transfer(subject: Subject) -> dict[str, Any]:
+    """Emotions of LFW, by the class head where there is one, and by a probe."""
+    rows, label, person = subject.lfw.labelled()
+    logits = subject.faces.single.logits
+    figures = {} if logits is None else {"zero_shot": zero_shot(logits[rows], label)}
+    embedding = subject.embedding(subject.faces)[rows]
+    figures["probe"] = transfer_probe(embedding, label, person, subject.options.probe)
+    return {"transfer": {"missing_faces": subject.lfw.crops.missing, **figures}}
+
+
+def identity(subject: Subject) -> dict[str, Any]:
+    """What is left of the person."""
+    return {"leakage": leakage(subject.faces.single.embedding, *subject.lfw.pairs())}
+
+
+PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
+    "ferplus": ferplus,
+    "probe": probe,
+    "triplets": triplets,
+    "transfer": transfer,
+    "leakage": identity,
+}
+"""Name of a part -> the function that measures it; its top-level keys join those of the result."""
+
+
+def evaluate(
+    weights: str,
+    data: FerPlus,
+    split: Split,
+    output: Path | None,
+    manifest: Path | None,
+    options: EvaluateOptions = EvaluateOptions(),
+) -> dict[str, Any]:
+    """Measure weights, print the headline figures, and write all of them where asked.
 
     Args:
-        weights: name of an encoder in the manifest, or a checkpoint file.
+        weights: see `networks.load_network`.
         data: FER-2013 with FER+.
         split: choose on "validation", report "test" once.
         output: JSON file of everything measured.
-        manifest: manifest whose entry `weights` gets the summary.
+        manifest: manifest whose entry `weights` gets the headline figures.
+        options: which parts, how the probe is fitted, where LFW is.
+
+    Returns:
+        what the JSON file holds. A part whose data is absent, or that these weights have no head for, is
+        {"skipped": reason} under its name.
 
     Raises:
+        OptionError: no part has this name.
         UnknownWeightsError: no entry of this name, in the package's manifest or in the one to fill.
         DataError: a checkpoint or a manifest that cannot be read.
     """
     # Before minutes of work, not after.
+    for name in options.only:
+        choice(name, "part", PARTS)
     entry = None if manifest is None else _entry_to_fill(manifest, weights)
-    predict = checkpoint_predictor(Path(weights)) if weights.endswith(".safetensors") else manifest_predictor(weights)
-    figures = evaluate_ferplus(predict, data, split)
+    subject = Subject(weights, data, split, options)
     result = {
         "weights": weights,
-        "command": f"python -m fevertools.train evaluate {weights} --split {split}",
+        "command": _command(weights, split, options),
         "machine": f"{platform.machine()}, {platform.system()}",
-        "onnxruntime": version("onnxruntime"),
-        SPLIT_NAMES[split]: figures,
+        "versions": {name: version(name) for name in VERSIONS},
     }
+    for name in options.only or PARTS:
+        began = time.monotonic()
+        try:
+            result |= PARTS[name](subject)
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        except DataError as error:
+            result[name] = {"skipped": str(error)}
+            print(f"{name}: skipped: {error}", file=sys.stderr, flush=True)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    headline = summary(result)
     if manifest is not None and entry is not None:
-        entry.setdefault("metrics", {})[SPLIT_NAMES[split]] = summary(figures)
+        metrics = entry.setdefault("metrics", {})
+        for name, figures in headline.items():
+            metrics[name] = {**metrics.get(name, {}), **figures}
         update_manifest(manifest, weights, entry)
-    print(json.dumps(summary(figures), indent=1))
+    print(json.dumps(headline, indent=1))
     return result
+
+
+def probe_options(items: Sequence[str]) -> ProbeOptions:
+    """From "key=value" texts, such as "balanced=true".
+
+    Raises:
+        DataError: an unknown key, or a value of the wrong type.
+    """
+    table = {}
+    for item in items:
+        key, _, value = item.partition("=")
+        try:
+            table[key] = json.loads(value)
+        except ValueError as error:
+            raise DataError(f"--probe {item}: {value!r} is neither true, false nor a number") from error
+    return from_table(ProbeOptions, table, "--probe")
 
 
 def _entry_to_fill(manifest: Path, name: str) -> dict[str, Any]:
@@ -65,34 +193,54 @@ def _entry_to_fill(manifest: Path, name: str) -> dict[str, Any]:
     return entry
 
 
-def summary(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures without confusion matrices, which the manifest has no room for."""
+def _command(weights: str, split: Split, options: EvaluateOptions) -> str:
+    """What to type for the same figures; places of files, which change none, are left out."""
+    words = ["python -m fevertools.train evaluate", weights, "--split", split]
+    if options.only:
+        words += ["--only", ",".join(options.only)]
+    usual = asdict(ProbeOptions())
+    for key, value in asdict(options.probe).items():
+        if value != usual[key]:
+            words += ["--probe", f"{key}={json.dumps(value)}"]
+    return " ".join(words)
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """The headline figures, nested numbers for the manifest: {split: {...}, "LFW": {...}}."""
+    headline = {split: _without_tables(result[split]) for split in SPLIT_NAMES.values() if split in result}
+    for name, shorten in HEADLINES.items():
+        if "skipped" not in (figures := result.get(name, {"skipped": "not asked for"})):
+            headline.setdefault(figures.get("split", "LFW"), {})[name] = shorten(figures)
+    return headline
+
+
+def _without_tables(figures: dict[str, Any]) -> dict[str, Any]:
+    """The FER+ figures without confusion matrices and F1 of classes, which the manifest has no room for."""
     return {
-        view: {name: {k: v for k, v in protocol.items() if k != "confusion"} for name, protocol in protocols.items()}
+        view: {
+            name: {key: value for key, value in protocol.items() if key not in ("confusion", "f1")}
+            for name, protocol in protocols.items()
+        }
         for view, protocols in figures.items()
     }
 
 
-def manifest_predictor(name: str) -> Predict:
-    """The shipped file itself, through the code that serves it."""
-    entry = load_manifest().entry(name, "encoder")
-    encoder = Encoder(entry, resolve(entry), device="cpu", batch_size=256)
-
-    def predict(crops: npt.NDArray[np.uint8]) -> tuple[Float32, Float32]:
-        encoding = encoder.encode(crops)
-        return encoding.embeddings, encoding.logits
-
-    return predict
-
-
-def checkpoint_predictor(path: Path) -> Predict:
-    """The averaged network of a checkpoint, in float32."""
-    student, _ = load_student(path)
-
-    @torch.no_grad()
-    def predict(crops: npt.NDArray[np.uint8]) -> tuple[Float32, Float32]:
-        outputs = [student(chunk) for chunk in torch.split(torch.from_numpy(crops), 256)]
-        embeddings, logits = (torch.cat([o[i] for o in outputs]).float().numpy() for i in (0, 1))
-        return embeddings, logits
-
-    return predict
+HEADLINES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "probe": lambda figures: {
+        "accuracy": {
+            task: {rows: figures[task][rows]["accuracy"] for rows in ("all", "without earlier twins")}
+            for task in ("fer2013", "ferplus8")
+        }
+    },
+    "triplets": lambda figures: {
+        "accuracy": {name: figures[name]["all"] for name in ("embedding", "head") if name in figures}
+    },
+    "transfer": lambda figures: {
+        "mean_recall": {
+            **{f"zero-shot {name}": found["mean_recall"] for name, found in figures.get("zero_shot", {}).items()},
+            **{f"probe {name}": found["mean_recall"] for name, found in figures["probe"].items()},
+        }
+    },
+    "leakage": dict,
+}
+"""Name of a part -> what the manifest says of it."""

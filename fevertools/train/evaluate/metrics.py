@@ -49,6 +49,13 @@ def per_class_recall(logits: npt.NDArray[np.floating], target: Float32) -> npt.N
         return np.asarray(100 * matrix.diagonal() / matrix.sum(axis=1))
 
 
+def per_class_f1(logits: npt.NDArray[np.floating], target: Float32) -> npt.NDArray[np.float64]:
+    """F1 of each of the C classes, percent, NaN where a class has no rows: (C,)."""
+    classes, label = np.arange(target.shape[1]), target.argmax(axis=1)
+    values = f1_score(label, logits.argmax(axis=1), labels=classes, average=None, zero_division=0)
+    return np.where(np.isin(classes, label), 100 * values, np.nan)
+
+
 def confusion(logits: npt.NDArray[np.floating], target: Float32) -> npt.NDArray[np.int64]:
     """Confusion matrix, rows are labels, columns are predictions: int64 (C, C)."""
     labels = np.arange(target.shape[1])

@@ -1,56 +1,95 @@
 """The figures of one network on the FER+ protocols."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fevertools.labels import EMOTIONS
-from fevertools.train.datasets.ferplus import PROTOCOLS, FerPlus, Split, select, without_earlier_twin
-from fevertools.train.evaluate.metrics import classification, confusion, per_class_recall
+from fevertools.errors import DataError
+from fevertools.labels import EMOTIONS, FER2013
+from fevertools.train.datasets.ferplus import PROTOCOLS, FerPlus, Protocol, Split, select, without_earlier_twin
+from fevertools.train.evaluate.image_sets import Encoded, split_rows
+from fevertools.train.evaluate.metrics import classification, confusion, per_class_f1, per_class_recall
 from fevertools.types import Float32
 
-Predict: TypeAlias = Callable[[npt.NDArray[np.uint8]], tuple[Float32, Float32]]
-"""uint8 crops (N, 48, 48, 1) -> embeddings (N, D), logits (N, 8)."""
 
-
-def evaluate_ferplus(predict: Predict, data: FerPlus, split: Split) -> dict[str, Any]:
+def evaluate_ferplus(encoded: Encoded, data: FerPlus, split: Split) -> dict[str, Any]:
     """Every protocol on one split, with and without averaging over the mirror image.
 
+    Args:
+        encoded: the images of that split, in the order of their rows.
+        data: FER-2013 with FER+.
+        split: which one.
+
     Returns:
-        {"flip" | "single": {protocol: {"all" | "without earlier twins": {...}, "recall": ..., "confusion": ...}}}.
-        Mirror averaging is the mean of the two logits.
+        {"flip" | "single": {protocol: see `protocol_figures`}}. Mirror averaging is the mean of the two logits. A
+        network with a head for the seven FER-2013 labels has the protocol "fer2013" beside those of FER+.
+
+    Raises:
+        DataError: the network has no class logits.
     """
-    rows = select(data, "ferplus8", split).rows  # the other protocols are subsets
-    crops = data.images[rows][:, :, :, None]
-    single = predict(crops)[1]
-    flip = np.asarray((single + predict(np.ascontiguousarray(crops[:, :, ::-1]))[1]) / 2, np.float32)
-    place = np.full(len(data.images), -1)
-    place[rows] = np.arange(len(rows))
-    return {
-        view: {protocol: _protocol(logits, data, protocol, split, place) for protocol in PROTOCOLS}
-        for view, logits in (("single", single), ("flip", flip))
-    }
+    rows = split_rows(data, split)
+    views = {"single": encoded.single}
+    if views["single"].logits is None:
+        raise DataError("these weights have no class logits")
+    views["flip"] = encoded.flip
+    figures: dict[str, Any] = {}
+    for view, outputs in views.items():
+        assert outputs.logits is not None
+        figures[view] = {}
+        for protocol in PROTOCOLS:
+            chosen = select(data, protocol, split)
+            classes = EMOTIONS[: chosen.target.shape[1]]
+            mine = outputs.logits[np.searchsorted(rows, chosen.rows)][:, : len(classes)]
+            figures[view][protocol] = protocol_figures(mine, chosen, data, classes)
+        if outputs.fer2013 is not None:
+            figures[view]["fer2013"] = protocol_figures(outputs.fer2013, fer2013(data, split), data, FER2013)
+    return figures
 
 
-def _protocol(
-    logits: Float32, data: FerPlus, protocol: str, split: Split, place: npt.NDArray[np.int64]
+def fer2013(data: FerPlus, split: Split) -> Protocol:
+    """All rows of a split with their FER-2013 label, one-hot over the seven."""
+    rows = split_rows(data, split)
+    return Protocol(rows, np.eye(len(FER2013), dtype=np.float32)[data.label[rows]])
+
+
+def protocol_figures(
+    logits: npt.NDArray[np.floating], chosen: Protocol, data: FerPlus, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    chosen = select(data, protocol, split)
-    mine, classes = logits[place[chosen.rows]][:, : chosen.target.shape[1]], EMOTIONS[: chosen.target.shape[1]]
+    """Figures on the rows of one protocol.
+
+    Args:
+        logits: (N, C) for the rows of `chosen`.
+        chosen: rows and targets.
+        data: tells which rows have a twin in an earlier split.
+        classes: C names.
+
+    Returns:
+        {"all" | "without earlier twins": {"n", and those of `metrics.classification`}, "recall" | "f1": {class:
+        percent}, "confusion": rows of counts}.
+    """
     clean = without_earlier_twin(data, chosen.rows)
-    recall = per_class_recall(mine, chosen.target)
     return {
-        "all": {"n": len(mine), **_rounded(classification(mine, chosen.target))},
-        "without earlier twins": {"n": int(clean.sum()), **_rounded(classification(mine[clean], chosen.target[clean]))},
-        "recall": {
-            name: round(float(value), 1) for name, value in zip(classes, recall, strict=True) if not np.isnan(value)
-        },
-        "confusion": confusion(mine, chosen.target).tolist(),
+        "all": counted(logits, chosen.target),
+        "without earlier twins": counted(logits[clean], chosen.target[clean]),
+        **by_class(logits, chosen.target, classes),
+        "confusion": confusion(logits, chosen.target).tolist(),
     }
 
 
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
+def counted(logits: npt.NDArray[np.floating], target: Float32) -> dict[str, float]:
+    """Number of rows and the figures of `metrics.classification`, rounded as they are printed."""
     percent = ("accuracy", "mean_recall", "mean_f1")
-    return {name: round(value, 2 if name in percent else 4) for name, value in figures.items()}
+    figures = classification(logits, target).items()
+    return {"n": len(logits), **{name: round(value, 2 if name in percent else 4) for name, value in figures}}
+
+
+def by_class(
+    logits: npt.NDArray[np.floating], target: Float32, classes: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """Recall and F1 of each class that has rows, percent: {"recall" | "f1": {class: value}}."""
+    values = {"recall": per_class_recall(logits, target), "f1": per_class_f1(logits, target)}
+    return {
+        name: {c: round(float(v), 1) for c, v in zip(classes, row, strict=True) if not np.isnan(v)}
+        for name, row in values.items()
+    }

@@ -1,1 +1,64 @@
 """Training methods: what a batch is and which losses it gives. The loop knows nothing of either."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fevertools.train.datasets.ferplus import FerPlus
+    from fevertools.train.loop import Method
+    from fevertools.train.recipe import Recipe
+
+
+def build_method(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None" = None) -> "Method":
+    """The method of a recipe, ready for the loop.
+
+    Args:
+        recipe: its `system` decides.
+        root: data folder.
+        runs: folder of the runs, in which earlier ones that the recipe names are looked for.
+        data: FER-2013 with FER+, where it is read already; None reads it from `root` if the method needs it.
+
+    Raises:
+        DataError: data or an earlier run is missing, or the recipe asks for what its system does not have.
+    """
+    return SYSTEMS[recipe.system](recipe, root, runs, data)
+
+
+# Each method is imported when it is asked for: a plain classifier needs none of the paper's networks.
+
+
+def _classify(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.classify import Classify
+
+    return Classify(recipe, read_ferplus(root) if data is None else data, runs)
+
+
+def _student(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.distill import Distill, unlabeled_faces
+
+    return Distill(recipe, read_ferplus(root) if data is None else data, unlabeled_faces(recipe, root, runs), runs)
+
+
+def _paper_teacher(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.methods.deepfever import make_teacher
+
+    return make_teacher(recipe, root, runs, data)
+
+
+def _paper_student(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.methods.deepfever import make_student
+
+    return make_student(recipe, root, runs, data)
+
+
+SYSTEMS: dict[str, Callable[["Recipe", Path, Path, "FerPlus | None"], "Method"]] = {
+    "classifier": _classify,
+    "deepfever-teacher": _classify,
+    "deepfever-student": _student,
+    "deepfever-paper-teacher": _paper_teacher,
+    "deepfever-paper-student": _paper_student,
+}
+"""`Recipe.system` -> the function that makes its method."""

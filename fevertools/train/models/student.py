@@ -1,5 +1,6 @@
 """What is trained and exported: a backbone with its normalisation, an embedding and task heads."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,23 @@ class Output(NamedTuple):
     embedding: Tensor  # (N, D)
     logits: Tensor  # (N, 8) in the order of `labels.EMOTIONS`
     fer2013: Tensor | None = None  # (N, 7) in the order of `labels.FER2013`, where that head is trained
+    triplet: Tensor | None = None  # (N, 32), any norm, where that head is trained
+    relation: Tensor | None = None  # (N, R) for relational distillation, in training only
+
+
+TRIPLET_DIMENSION = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The linear heads beside the eight FER+ classes."""
+
+    fer2013: bool = False
+    triplet: bool = False
+    relation: int = 0  # dimension of the head compared with teachers; 0 leaves it out
+
+
+NO_HEADS = Heads()
 
 
 class Student(nn.Module):
@@ -31,7 +49,7 @@ class Student(nn.Module):
         crop: height and width of the crops served.
         resolution: height and width at which the backbone works.
         dropout: probability, before and after the embedding.
-        fer2013_head: adds a head for the seven FER-2013 labels.
+        heads: which heads to add.
     """
 
     temperature: Tensor
@@ -45,7 +63,7 @@ class Student(nn.Module):
         crop: int,
         resolution: int,
         dropout: float,
-        fer2013_head: bool = False,
+        heads: Heads = NO_HEADS,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -54,7 +72,9 @@ class Student(nn.Module):
         self.embed = nn.Linear(backbone.features, dimension, bias=False)  # type: ignore[arg-type]
         self.norm: nn.Module = nn.BatchNorm1d(dimension)
         self.classify = nn.Linear(dimension, len(EMOTIONS))
-        self.classify_fer2013 = nn.Linear(dimension, len(FER2013)) if fer2013_head else None
+        self.classify_fer2013 = nn.Linear(dimension, len(FER2013)) if heads.fer2013 else None
+        self.compare = nn.Linear(dimension, TRIPLET_DIMENSION) if heads.triplet else None
+        self.relate = nn.Linear(dimension, heads.relation) if heads.relation else None
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("resize", resize_matrix(crop, resolution), persistent=False)
 
@@ -67,8 +87,10 @@ class Student(nn.Module):
         # One channel: (N, H, W) and (N, 1, H, W) are the same bytes.
         embedding = self.norm(self.embed(self.dropout(self.backbone(x[:, None]))))
         hidden = self.dropout(embedding)
-        fer2013 = None if self.classify_fer2013 is None else self.classify_fer2013(hidden)
-        return Output(embedding, self.classify(hidden) / self.temperature, fer2013)
+        fer2013, triplet, relation = (
+            None if head is None else head(hidden) for head in (self.classify_fer2013, self.compare, self.relate)
+        )
+        return Output(embedding, self.classify(hidden) / self.temperature, fer2013, triplet, relation)
 
 
 def resize_matrix(source: int, target: int) -> Tensor:

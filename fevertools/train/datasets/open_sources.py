@@ -1,0 +1,69 @@
+"""Open data behind the protocols of `sources`: gray frames as RGB, with FER+ votes or triplets drawn from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fevertools.train.datasets.ferplus import FerPlus, Split, select, without_evaluated_twins
+from fevertools.train.datasets.triplets import vote_triplets
+from fevertools.types import Float32, UInt8Image
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GrayFaces:
+    """Faces in luminance, three equal channels. An `UnlabeledSource`."""
+
+    frames: UInt8Image  # (N, H, W)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def image(self, index: int) -> UInt8Image:
+        """uint8 RGB (H, W, 3)."""
+        return np.repeat(self.frames[index][:, :, None], 3, axis=2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VotedFaces(GrayFaces):
+    """FER+ faces with their votes. A `LabelledSource`."""
+
+    votes: Float32  # (N, 8) distributions over `labels.EMOTIONS`
+
+    def target(self, index: int) -> Float32:
+        """float32 (8,) vote distribution, sum 1."""
+        return np.asarray(self.votes[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnTriplets(GrayFaces):
+    """Triplets of FER+ faces. A `TripletSource`."""
+
+    rows: Int64  # (T, 3) of `frames`, the similar pair first
+    kinds: Int64  # (T,) types, as in `FecTriplet`
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def triplet(self, index: int) -> tuple[int, int, int, int]:
+        """Rows of the similar pair and of the odd face, and the type."""
+        first, second, odd = self.rows[index].tolist()
+        return first, second, odd, int(self.kinds[index])
+
+
+def voted_faces(data: FerPlus, protocol: str, split: Split) -> VotedFaces:
+    """The faces of an eight-class protocol; for training, without those that have a twin in an evaluated split."""
+    chosen = select(data, protocol, split)
+    keep = without_evaluated_twins(data, chosen.rows) if split == "train" else np.ones(len(chosen.rows), np.bool_)
+    return VotedFaces(data.images[chosen.rows[keep]], chosen.target[keep])
+
+
+def drawn_triplets(data: FerPlus, split: Split, count: int, seed: int) -> DrawnTriplets:
+    """Triplets of `vote_triplets`.
+
+    Raises:
+        DataError: too few clear ones.
+    """
+    return DrawnTriplets(data.images, *vote_triplets(data, split, count, seed))

@@ -1,0 +1,105 @@
+"""What can be measured: shipped files, checkpoints and untouched starts, all behind one function."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from fevertools.encoder import Encoder
+from fevertools.errors import DataError
+from fevertools.train.datasets.ferplus import SPLITS, FerPlus
+from fevertools.train.export import load_student
+from fevertools.train.models import build
+from fevertools.train.models.student import Student
+from fevertools.train.recipe import ModelOptions
+from fevertools.types import Float32, UInt8Image
+from fevertools.weights import find, load_head, resolve
+
+BATCH_SIZE = 256
+START = "start:"
+STARTS = {
+    "faceres": ModelOptions("mobilenet_v1", "faceres", resolution=96, dimension=1024),
+    "faceres-deep": ModelOptions("mobilenet_v1", "faceres-deep", resolution=96, dimension=1024),
+    "face-api": ModelOptions("face_resnet", "face-api", resolution=150, dimension=256),
+}
+"""The pretrained starts, at the resolutions of the recipes that begin with them; the dimension is of their features."""
+
+
+class Outputs(NamedTuple):
+    """What a network says of N crops; None where it has no such head."""
+
+    embedding: Float32  # (N, D)
+    logits: Float32 | None = None  # (N, 8) in the order of `labels.EMOTIONS`
+    fer2013: Float32 | None = None  # (N, 7) in the order of `labels.FER2013`
+    triplet: Float32 | None = None  # (N, E), any norm
+
+
+Predict: TypeAlias = Callable[[UInt8Image], Outputs]
+"""uint8 crops (N, 48, 48, 1) -> what the network says of them."""
+
+
+def load_network(weights: str, data: FerPlus) -> Predict:
+    """The network behind a name.
+
+    Args:
+        weights: a checkpoint (it ends in ".safetensors"); "start:" and the name of a pretrained start; or what
+            `weights.find` takes, such as a name in the manifest.
+        data: its training images calibrate the batch norms of a start.
+
+    Raises:
+        DataError: not a checkpoint, or no such start.
+        WeightsError: no such weights, or their files are missing or broken.
+    """
+    if weights.startswith(START):
+        return start(weights.removeprefix(START), data)
+    return checkpoint(Path(weights)) if weights.endswith(".safetensors") else shipped(weights)
+
+
+def shipped(weights: str) -> Predict:
+    """The shipped file itself, through the code that serves it."""
+    entry = find(weights, "encoder")
+    encoder = Encoder(entry, resolve(entry), device="cpu", batch_size=BATCH_SIZE)
+    head = load_head(entry) if "triplet" in entry.files else None
+
+    def predict(crops: UInt8Image) -> Outputs:
+        encoding = encoder.encode(crops)
+        triplet = None if head is None else encoding.embeddings @ head[:, :-1].T + head[:, -1]
+        return Outputs(encoding.embeddings, encoding.logits, triplet=triplet)
+
+    return predict
+
+
+def checkpoint(path: Path) -> Predict:
+    """The averaged network of a checkpoint, in float32."""
+    student, _ = load_student(path)
+    return lambda crops: _run(student, crops)
+
+
+def start(name: str, data: FerPlus) -> Predict:
+    """A face-recognition network before any training on expressions; the embedding is its pooled features.
+
+    Raises:
+        DataError: no start has this name, or its files cannot be found.
+    """
+    if name not in STARTS:
+        raise DataError(f"no start named {name!r}; known: {', '.join(START + known for known in STARTS)}")
+    rows = np.flatnonzero(data.split == SPLITS["train"])
+    student = build(STARTS[name], calibration=torch.from_numpy(data.images[rows[:: max(1, len(rows) // 256)][:256]]))
+    # The layers behind the features are random: the embedding is taken before them, and the logits mean nothing.
+    student.embed, student.norm = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+    student.eval()
+    return lambda crops: _run(student, crops)._replace(logits=None)
+
+
+@torch.no_grad()
+def _run(student: Student, crops: UInt8Image) -> Outputs:
+    batches = [student(chunk) for chunk in torch.split(torch.from_numpy(crops), BATCH_SIZE)]
+
+    def joined(name: str) -> Any:
+        parts = [getattr(batch, name) for batch in batches]
+        return None if parts[0] is None else torch.cat(parts).float().numpy()
+
+    return Outputs(*map(joined, Outputs._fields))

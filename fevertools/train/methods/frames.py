@@ -1,0 +1,78 @@
+"""Augmented frames and the order in which an epoch shows them, keyed so that a resumed run repeats them exactly."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fevertools.train.recipe import AugmentOptions
+from fevertools.train.transforms import augment
+
+Key = tuple[int, int]  # (view, index)
+
+
+class Frames(Dataset[tuple[Tensor, ...]]):
+    """Augmented frames, each with the rows of some arrays that belong to it: uint8 (size, size, 1), rows.
+
+    Every sample has a generator of its own, keyed by seed, view and index, so that a resumed run sees what an
+    undisturbed one would, whatever the number of workers.
+
+    Args:
+        images: uint8 (N, H, W).
+        size: height and width of the frames.
+        options: strength of the augmentation.
+        seed: of every draw.
+        rows: tensors of N rows each, for every image.
+        view_rows: tensors of (V, N) rows each, for every image in a certain view.
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        size: int,
+        options: AugmentOptions,
+        seed: int,
+        rows: Sequence[Tensor] = (),
+        view_rows: Sequence[Tensor] = (),
+    ) -> None:
+        self.images, self.size, self.options, self.seed = images, size, options, seed
+        self.rows, self.view_rows = rows, view_rows
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
+        view, index = key
+        rng = np.random.default_rng((self.seed, view, index))
+        frame = torch.from_numpy(augment(self.images[index], self.size, self.options, rng)[:, :, None])
+        return (frame, *(row[index] for row in self.rows), *(row[view, index] for row in self.view_rows))
+
+
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Batches of one epoch, a permutation keyed by seed and epoch; the ragged end is dropped: (count // B, B)."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return order[: count // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def endless(count: int, start: int, length: int, seed: int) -> npt.NDArray[np.int64]:
+    """Positions `start` to `start + length` of an endless run of permutations of `count`, keyed by seed and round."""
+    rounds = range(start // count, (start + length - 1) // count + 1)
+    orders = np.concatenate([np.random.default_rng((seed, 1, r)).permutation(count) for r in rounds])
+    first = start - rounds[0] * count
+    return orders[first : first + length]
+
+
+class Batches:
+    """What a DataLoader wants of a sampler: the keys of each batch, from batch `start` on."""
+
+    def __init__(self, indices: npt.NDArray[np.int64], view: int, start: int) -> None:
+        self.keys = [[(view, int(i)) for i in row] for row in indices[start:]]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
