@@ -13,12 +13,15 @@ and `Analyzer.stream` takes any number of images.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy.typing as npt
+
 from fevertools import errors
 from fevertools.errors import FevertoolsError
 from fevertools.image import ImageInput
 from fevertools.labels import EMOTIONS
+from fevertools.options import fractions
 from fevertools.pipeline import Analyzer, shared_analyzer
-from fevertools.similarity import similarity
+from fevertools.similarity import Metric
 from fevertools.types import Color, Expression, Face, FaceResult, Float32, ImageResult
 
 __version__ = "0.1.0"
@@ -73,7 +76,7 @@ def detect(
         ...     print(face.box, face.score)
     """
     options = {"min_face_size": min_face_size, "max_faces": max_faces, "largest": largest}
-    return shared_analyzer(thresholds=tuple(thresholds), **options).detect(image, color=color)
+    return shared_analyzer(thresholds=fractions(thresholds, "thresholds", 3), **options).detect(image, color=color)
 
 
 def embed(
@@ -88,7 +91,8 @@ def embed(
 
     Args:
         image: a path, encoded bytes, a binary file object, a PIL image, or a uint8 array (H, W, 3) or (H, W).
-        weights: name of an encoder in the manifest, or path of an exported manifest; None is the default.
+        weights: name of an encoder in the manifest, path of an exported manifest, or organisation/name@revision:entry
+            of a repository on the Hugging Face Hub; None is the default.
         cropped: the image is one face that is framed already as the weights expect; nothing is detected.
         color: channel order of an array: "rgb", or "bgr" for OpenCV frames.
         device: "auto", "cpu", "cuda" or another device of the installed ONNX Runtime.
@@ -128,3 +132,40 @@ def classify(
         'happiness'
     """
     return shared_analyzer(weights=weights, device=device).classify(image, cropped=cropped, color=color)
+
+
+def similarity(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    metric: Metric | None = None,
+    weights: str | Path | None = None,
+) -> float | Float32:
+    """How alike expressions look to people, from their embeddings: 1 is the same, 0 unrelated, -1 the opposite.
+
+    Similarities are to be compared with one another: where `similarity(a, b)` exceeds `similarity(a, c)` by x, people's
+    votes agree that b looks nearer to a than c does in the share of triplets that docs/similarity.md gives for x.
+
+    Args:
+        a: (D,) one embedding or (n, D) several, as `embed` gives them.
+        b: (D,) or (m, D).
+        metric: "triplet" is 1 - d^2 / 2 for the distance d between the outputs, scaled to length 1, of the head that
+            was trained on triplets of faces; "cosine" is the cosine of the embeddings themselves. None is "triplet"
+            where the weights have that head, else "cosine".
+        weights: those that made the embeddings, as for `embed`; None is the default.
+
+    Returns:
+        float for two single embeddings; float32 (n, m) for two sets; float32 (n,) or (m,) for one against a set.
+
+    Raises:
+        errors.OptionError: another shape or dtype, dimensions that differ from each other or, under "triplet", from
+            those of the weights, numbers that are not finite, an unknown metric, or "triplet" where the weights have
+            no such head.
+        errors.WeightsError: the weights are unknown, missing or broken.
+
+    Example:
+        >>> vectors = fevertools.embed("photo.jpg")             # (n_faces, 256)
+        >>> fevertools.similarity(vectors[0], vectors[1])       # float
+        >>> fevertools.similarity(vectors, vectors)             # (n_faces, n_faces)
+    """
+    return shared_analyzer(weights=weights, device="auto").similarity(a, b, metric=metric)

@@ -22,6 +22,7 @@ WINDOW = 12  # pixels of the image that one output cell of the proposal network 
 STRIDE = 2  # pixels between two cells
 _STRIP_PIXELS = 1 << 16  # enough work for a call, and activations that stay near the core's cache
 _STRIP_ROWS = 64  # at least; strips overlap by 10 rows
+_STRIP_COLUMNS = 1 << 13  # at most, and 10 more; no photo is so wide, but what a stranger sends may be
 _NMS_BLOCK = 128
 
 
@@ -67,13 +68,15 @@ def sum_table(image: UInt8Image) -> SumTable:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Rows `top` to `bottom` (excluded) of the pyramid level of this scale."""
+    """Rows `top` to `bottom` and columns `left` to `right` (ends excluded) of the pyramid level of this scale."""
 
     scale: float
     height: int  # of the whole level
     width: int
     top: int
     bottom: int
+    left: int = 0
+    right: int | None = None  # None: the end of the level
 
 
 def strips(height: int, width: int, scale: float) -> list[Strip]:
@@ -81,7 +84,11 @@ def strips(height: int, width: int, scale: float) -> list[Strip]:
     rows, columns = int(height * scale + 1), int(width * scale + 1)
     step = max(_STRIP_ROWS, _STRIP_PIXELS // columns) // STRIDE * STRIDE
     overlap = WINDOW - STRIDE
-    return [Strip(scale, rows, columns, top, min(top + step + overlap, rows)) for top in range(0, rows - overlap, step)]
+    return [
+        Strip(scale, rows, columns, top, min(top + step + overlap, rows), left, left + _STRIP_COLUMNS + overlap)
+        for top in range(0, rows - overlap, step)
+        for left in range(0, columns - overlap, _STRIP_COLUMNS)
+    ]
 
 
 def _windows(length: int | Int32, cells: int) -> tuple[Index, Index]:
@@ -92,26 +99,27 @@ def _windows(length: int | Int32, cells: int) -> tuple[Index, Index]:
 
 
 def area_resize(table: SumTable, strip: Strip) -> Float32:
-    """Adaptive average pooling of the image to a pyramid level, one strip of it: float32 (1, 3, rows, width).
+    """Adaptive average pooling of the image to a pyramid level, one strip of it: float32 (1, 3, rows, columns).
 
     Windows overlap where the ratio is not whole, which is what tells this from `cv2.INTER_AREA`.
     """
     y0, y1 = (edge[strip.top : strip.bottom] for edge in _windows(table.height, strip.height))
-    x0, x1 = _windows(table.width, strip.width)
+    x0, x1 = (edge[strip.left : strip.right] for edge in _windows(table.width, strip.width))
     high, wide = y1 - y0, x1 - x0
     numbers, words = table.fitting(int(high.max() * wide.max()))
     if 8 * strip.width > table.width:
         # Nearly every column is used: differences of whole rows first, at memory speed.
+        numbers = numbers[:, x0[0] : x1[-1] + 1]
         difference = np.take(numbers, y1, axis=0)
         difference -= np.take(numbers, y0, axis=0)
         words = difference.view(words.dtype)[..., 0]
-        sums = np.take(words, x1, axis=1).view(numbers.dtype)
-        sums -= np.take(words, x0, axis=1).view(numbers.dtype)
+        sums = np.take(words, x1 - x0[0], axis=1).view(numbers.dtype)
+        sums -= np.take(words, x0 - x0[0], axis=1).view(numbers.dtype)
     else:
         sums = _corner_sums(table, y0[:, None], y1[:, None], x0, x1)
-    sums = sums.reshape(len(y0), strip.width, 4)
+    sums = sums.reshape(len(y0), len(x0), 4)
     weights = _inverse(high)[:, None] * _inverse(wide)
-    out = np.empty((1, 3, len(y0), strip.width), np.float32)
+    out = np.empty((1, 3, len(y0), len(x0)), np.float32)
     for channel in range(3):
         np.multiply(sums[:, :, channel], weights, out=out[0, channel], dtype=np.float32, casting="unsafe")
     return out
@@ -175,7 +183,7 @@ def decode_cells(cells: Float32, strip: Strip, threshold: float) -> Float32:
     probability = sigmoid(values[0])
     keep = probability >= np.float32(threshold)
     y, x = np.divmod(found[keep], cells.shape[2])
-    corner = np.stack([STRIDE * x, STRIDE * y + strip.top], axis=1).astype(np.float32)
+    corner = np.stack([STRIDE * x + strip.left, STRIDE * y + strip.top], axis=1).astype(np.float32)
     scale = np.float32(strip.scale)
     first = np.floor((corner + np.float32(1)) / scale)
     last = np.floor((corner + np.float32(WINDOW)) / scale)

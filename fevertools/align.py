@@ -3,6 +3,7 @@
 Coordinates are continuous: pixel i covers [i, i + 1) and its centre lies at i + 0.5.
 """
 
+import cmath
 import math
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ MAX_SUPERSAMPLE = 8
 
 _COINCIDENT = 1e-9  # spread of the points, relative to the size of their coordinates
 _UNRELATED = 1e-6  # fitted scale, relative to the one that the two spreads suggest
+_LARGEST_FRAME = 1e30  # picture pixels along a side; OpenCV's warp takes float32
 
 
 def estimate_similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Float64:
@@ -39,20 +41,26 @@ def estimate_similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> F
         DegenerateFaceError: all source points coincide, or the fit has no finite scale above 0.
         OptionError: the arrays are not two (N, 2) arrays of the same length.
     """
-    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2 or len(source) < 2:
-        raise OptionError(f"two arrays of points (N, 2), N >= 2, are needed; got {source.shape} and {target.shape}")
+    if np.shape(source) != np.shape(target) or np.ndim(source) != 2 or np.shape(source)[1] != 2 or len(source) < 2:
+        raise OptionError(
+            f"two arrays of points (N, 2), N >= 2, are needed; got {np.shape(source)} and {np.shape(target)}"
+        )
+    try:
+        source, target = (np.asarray(points).astype(np.float64, casting="same_kind") for points in (source, target))
+    except TypeError as error:
+        raise OptionError(f"points are numbers of pixels: {error}") from error
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
         raise DegenerateFaceError("landmarks that are not finite numbers cannot be aligned")
-    z, w = source[:, 0] + 1j * source[:, 1], target[:, 0] + 1j * target[:, 1]
-    from_mean, to_mean = z - z.mean(), w - w.mean()
-    spread, target_spread = float(np.linalg.norm(from_mean)), float(np.linalg.norm(to_mean))
-    if spread <= _COINCIDENT * max(1.0, float(np.abs(z).max())):
-        raise DegenerateFaceError("the landmarks coincide, so the face has no size; give five different points")
-    a = complex(np.vdot(from_mean, to_mean)) / spread**2
-    if not _UNRELATED * target_spread < abs(a) * spread < math.inf:
-        raise DegenerateFaceError("no similarity transform relates the landmarks to the template")
-    b = complex(w.mean() - a * z.mean())
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        z, w = source[:, 0] + 1j * source[:, 1], target[:, 0] + 1j * target[:, 1]
+        from_mean, to_mean = z - z.mean(), w - w.mean()
+        spread, target_spread = float(np.linalg.norm(from_mean)), float(np.linalg.norm(to_mean))
+        if spread <= _COINCIDENT * max(1.0, float(np.abs(z).max())):
+            raise DegenerateFaceError("the landmarks coincide, so the face has no size; give five different points")
+        a = complex(np.vdot(from_mean, to_mean)) / (spread * spread)
+        b = complex(w.mean() - a * z.mean())
+        if not (_UNRELATED * target_spread < math.hypot(a.real, a.imag) * spread < math.inf and cmath.isfinite(b)):
+            raise DegenerateFaceError("no similarity transform relates the landmarks to the template")
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
@@ -71,15 +79,19 @@ def crop_face(image: UInt8Image, landmarks: npt.NDArray[Any], geometry: FaceGeom
         uint8 (geometry.height, geometry.width, 3), or without the last axis for a luminance image.
 
     Raises:
-        DegenerateFaceError: the landmarks coincide or are not finite.
+        DegenerateFaceError: the landmarks coincide, are not finite, or make a face too large for numbers.
         UnsupportedImageError: the image is empty, not uint8, or of another shape.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0 or image.shape[2:] not in ((), (3,)):
         raise UnsupportedImageError(f"crop_face takes uint8 (H, W, 3) or (H, W), got {image.dtype} {image.shape}")
     to_crop = estimate_similarity(landmarks, geometry.template())
     to_image = _invert(to_crop)
-    patch, origin = _cut(image, to_image, geometry)
     step = math.hypot(to_image[0, 0], to_image[1, 0])  # picture pixels per crop pixel
+    if not step * max(geometry.height, geometry.width) <= _LARGEST_FRAME:
+        raise DegenerateFaceError(
+            f"the landmarks make a face of {step * geometry.width:.0e} pixels; no picture has one"
+        )
+    patch, origin = _cut(image, to_image, geometry)
     shrink = math.ceil(step / MAX_SUPERSAMPLE)
     ratio = np.ones(2)
     if shrink > 1:

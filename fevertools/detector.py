@@ -4,19 +4,22 @@ The weights are facenet-pytorch's (MIT), and so are the results: boxes, scores, 
 """
 
 import importlib.resources
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from fevertools import _mtcnn
 from fevertools.errors import OptionError, UnsupportedImageError
+from fevertools.options import MOST_THREADS, flag, fraction, fractions, whole
 from fevertools.session import make_session
 from fevertools.types import Face, Float32, UInt8Image
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _NETWORKS = ("pnet", "rnet", "onet")
 _LEVEL_NMS = 0.5  # within one pyramid level
@@ -29,6 +32,7 @@ _BATCH = {
 }  # crops a call: fit the cache, and no thread idles for long
 _MOST_THREADS = 8  # more find nothing to do on one image
 _MIN_FACE_SIZE = 4  # pixels; the search enlarges the image by 12 / min_face_size
+_LARGEST_FACTOR = 0.99  # nearer to 1 the levels of the pyramid have no end
 
 
 class Detector:
@@ -37,11 +41,11 @@ class Detector:
     Args:
         min_face_size: smallest side of a face in pixels, at least 4. Time and memory grow with its inverse square.
         thresholds: lowest probability that each of the three networks lets pass, each between 0 and 1.
-        factor: ratio of two levels of the image pyramid, between 0 and 1.
+        factor: ratio of two levels of the image pyramid, above 0 and not above 0.99.
         max_faces: return only so many of the largest faces; None for all.
         largest: return only the largest face; the same as `max_faces=1`.
         device: see `session.make_session`.
-        threads: CPU threads that work on one image; None for one a core, at most 8.
+        threads: CPU threads that work on one image, at most 1024; None for one a core, at most 8.
         providers: ONNX Runtime execution providers, in place of `device`.
         models: paths of the three ONNX files by the names "pnet", "rnet", "onet"; None for the bundled ones.
 
@@ -65,14 +69,12 @@ class Detector:
         providers: Sequence[str] | None = None,
         models: Mapping[str, Path] | None = None,
     ) -> None:
-        self._min_face_size = _whole(min_face_size, "min_face_size", _MIN_FACE_SIZE)
-        if len(thresholds) != len(_NETWORKS):
-            raise OptionError(f"thresholds must be three numbers, one for each network; got {len(thresholds)}")
-        self._thresholds = tuple(_between_0_and_1(value, "each of the thresholds") for value in thresholds)
-        self._factor = _between_0_and_1(factor, "factor")
-        limit = None if max_faces is None else _whole(max_faces, "max_faces", 1)
-        self._max_faces = 1 if largest else limit
-        workers = min(_cores(), _MOST_THREADS) if threads is None else _whole(threads, "threads", 1)
+        self._min_face_size = whole(min_face_size, "min_face_size", _MIN_FACE_SIZE)
+        self._thresholds = fractions(thresholds, "thresholds", len(_NETWORKS))
+        self._factor = fraction(factor, "factor", _LARGEST_FACTOR)
+        limit = None if max_faces is None else whole(max_faces, "max_faces")
+        self._max_faces = 1 if flag(largest, "largest") else limit
+        workers = min(_cores(), _MOST_THREADS) if threads is None else whole(threads, "threads", 1, MOST_THREADS)
         files = _bundled_models() if models is None else models
         missing = [name for name in _NETWORKS if name not in files]
         if missing:
@@ -141,7 +143,7 @@ class Detector:
 
     def _look(
         self,
-        network: onnxruntime.InferenceSession,
+        network: "onnxruntime.InferenceSession",
         table: _mtcnn.SumTable,
         boxes: Float32,
         size: int,
@@ -159,7 +161,7 @@ class Detector:
         boxes = np.concatenate([boxes[seen, :4], probability[:, None]], axis=1)
         return boxes[passed], values[passed, 1:]
 
-    def _run(self, network: onnxruntime.InferenceSession, inputs: Iterable[Float32]) -> list[Float32]:
+    def _run(self, network: "onnxruntime.InferenceSession", inputs: Iterable[Float32]) -> list[Float32]:
         """Run a network on each of the inputs, which this thread makes while the others run it."""
         name = network.get_inputs()[0].name
 
@@ -184,16 +186,3 @@ def _cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _whole(value: int, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise OptionError(f"{name} must be an integer of at least {least}; got {value!r}")
-    return int(value)
-
-
-def _between_0_and_1(value: float, name: str) -> float:
-    number = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 < value < 1:
-        raise OptionError(f"{name} must be a number between 0 and 1; got {value!r}")
-    return float(value)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fevertools.errors import ManifestError, OptionError, WeightsIntegrityError
-from fevertools.session import make_session
+from fevertools.options import whole
+from fevertools.session import make_session, refusals
 from fevertools.types import Expression, Float32, UInt8Image
 from fevertools.weights import WeightsEntry
 
@@ -55,10 +56,8 @@ class Encoder:
     ) -> None:
         if entry.input is None:
             raise ManifestError(f"weights.{entry.name} is a {entry.kind}; an encoder is needed")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size must be a whole number above 0, got {batch_size!r}")
         self.entry = entry
-        self.batch_size = batch_size
+        self.batch_size = whole(batch_size, "batch_size")
         self._input = entry.input
         self._session: Any = make_session(files["onnx"], device=device, threads=threads, providers=providers)
         self._check_graph()
@@ -90,7 +89,7 @@ class Encoder:
 
         Raises:
             OptionError: the crops have another shape or dtype.
-            WeightsIntegrityError: the network gives numbers that are not finite.
+            WeightsIntegrityError: the network cannot be run, or gives other shapes or numbers that are not finite.
         """
         geometry = self._input.geometry
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (geometry.height, geometry.width, 1):
@@ -114,7 +113,20 @@ class Encoder:
         return Encoding(embeddings, logits)
 
     def _run(self, crops: UInt8Image) -> list[Float32]:
-        return list(self._session.run(list(OUTPUTS), {self._input.name: np.ascontiguousarray(crops)}))
+        try:
+            outputs = self._session.run(list(OUTPUTS), {self._input.name: np.ascontiguousarray(crops)})
+        except refusals() as error:
+            raise WeightsIntegrityError(
+                f"ONNX Runtime cannot run {self.entry.name}: {error}; try a smaller batch_size or device='cpu', and "
+                "export the weights again if it is the same there"
+            ) from error
+        shapes = [(len(crops), self.entry.outputs[name]) for name in OUTPUTS]
+        if [output.shape for output in outputs] != shapes:
+            raise WeightsIntegrityError(
+                f"{self.entry.name} gives {[output.shape for output in outputs]} for {len(crops)} crops, not {shapes}; "
+                "export the weights again"
+            )
+        return list(outputs)
 
 
 def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -53,6 +53,10 @@ class WeightsIntegrityError(WeightsError):
     """A weights file differs from its manifest entry in size, hash or graph."""
 
 
+class PublishError(WeightsError):
+    """Weights could not be published."""
+
+
 class DeviceUnavailableError(FevertoolsError):
     """The requested device or execution provider is not in the installed ONNX Runtime."""
 

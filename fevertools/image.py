@@ -6,7 +6,6 @@ core: 10.7 ms against 12.7), but it accepts truncated files and treats CMYK and 
 
 import importlib
 import io
-import operator
 import os
 import re
 import struct
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile
 
 from fevertools.errors import ImageError, ImageTooLargeError, OptionError, UnreadableImageError, UnsupportedImageError
+from fevertools.options import whole
 from fevertools.types import Color, UInt8Image
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | UInt8Image"
@@ -90,33 +90,23 @@ def load(image: ImageInput, *, color: Color = "rgb", max_pixels: int = DEFAULT_M
         ImageTooLargeError: more than `max_pixels`.
         OptionError: `color` or `max_pixels` is not one of the documented values.
     """
-    if color not in ("rgb", "bgr"):
+    if not isinstance(color, str) or color not in ("rgb", "bgr"):
         raise OptionError(f"color is {color!r}; use 'rgb', or 'bgr' for OpenCV frames")
-    max_pixels = _positive(max_pixels)
+    max_pixels = whole(max_pixels, "max_pixels")
     if isinstance(image, np.ndarray):
         return _from_array(image, color, max_pixels)
     if isinstance(image, Image.Image):
         return _decode(image, f"PIL image of mode {image.mode}", max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_bytes(bytes(image), "image bytes", max_pixels)
+        return _from_bytes(_copy(image), "image bytes", max_pixels)
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image, max_pixels)
-    if hasattr(image, "read"):
+    if callable(getattr(image, "read", None)):
         return _from_bytes(_read(image), f"file object {getattr(image, 'name', '')!r}", max_pixels)
     raise UnsupportedImageError(
         f"cannot read a {type(image).__name__} as an image; pass a path, encoded bytes, a binary file object, "
         "a PIL image, or a uint8 array (H, W, 3)"
     )
-
-
-def _positive(max_pixels: int) -> int:
-    try:
-        value = operator.index(max_pixels)
-    except TypeError:
-        value = 0
-    if value < 1:
-        raise OptionError(f"max_pixels is {max_pixels!r}; use a whole number above 0")
-    return value
 
 
 def _check_size(width: int, height: int, source: str, max_pixels: int) -> None:
@@ -204,6 +194,13 @@ def _read(file: BinaryIO) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise UnsupportedImageError(f"the file object gives {type(data).__name__}, not bytes; open it with mode 'rb'")
     return bytes(data)
+
+
+def _copy(data: bytes | bytearray | memoryview) -> bytes:
+    try:
+        return bytes(data)
+    except ValueError as error:
+        raise UnreadableImageError(f"cannot read the memoryview: {error}; pass it before it is released") from error
 
 
 def _from_bytes(data: bytes, source: str, max_pixels: int) -> UInt8Image:

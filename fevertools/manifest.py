@@ -17,13 +17,22 @@ MANIFEST_VERSION: Final = 1
 MAX_FILE_SIZE: Final = 4 * 1024**3
 """Bytes. A manifest that announces more is taken for broken."""
 
+MAX_MANIFEST_SIZE: Final = 4 * 1024**2
+"""Bytes. A longer manifest is not read."""
+
+MAX_DEPTH: Final = 16
+"""Levels of objects inside `metrics`."""
+
 ROLES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = MappingProxyType(
     {
-        "encoder": (("onnx",), ("safetensors",)),
+        "encoder": (("onnx",), ("triplet", "safetensors")),
         "detector": (("pnet", "rnet", "onet"), ()),
     }
 )
 """Kind of entry -> the roles of its files that must exist, and those that may."""
+
+FOR_TRAINING: Final = ("safetensors",)
+"""Roles of files that inference does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class WeightsEntry:
     bundled: bool
     hub: Hub | None
     input: EncoderInput | None  # None for a detector
-    outputs: Mapping[str, int]  # name -> width of the (N, width) array; empty for a detector
+    outputs: Mapping[str, int]  # name -> width of the (N, width) array; of "triplet", by its own file; detector: empty
     dimension: int  # of the embedding; 0 for a detector
     labels: tuple[str, ...]  # order of the logits; empty for a detector
     licence: str
@@ -75,6 +84,11 @@ class WeightsEntry:
     recipe: str | None
     metrics: Mapping[str, Any]  # nested; numbers and strings
     folder: Path  # where bundled files lie on this machine; not part of the manifest
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The roles of the files that inference reads."""
+        return tuple(role for role in self.files if role not in FOR_TRAINING)
 
     @property
     def geometry(self) -> FaceGeometry:
@@ -134,15 +148,17 @@ def load_manifest(path: Path | str | None = None) -> Manifest:
         ManifestError: it cannot be read, or holds something that this version does not know; the message says where.
     """
     file = manifest_path() if path is None else Path(path)
-    folder = Path(__file__).resolve().parent / "bundled" if path is None else file.resolve().parent
     try:
+        folder = Path(__file__).resolve().parent / "bundled" if path is None else file.resolve().parent
+        if (size := file.stat().st_size) > MAX_MANIFEST_SIZE:
+            raise ManifestError(f"{file} has {size} bytes, more than any manifest needs ({MAX_MANIFEST_SIZE})")
         value = json.loads(file.read_text("utf-8"), object_pairs_hook=_unique, parse_constant=_not_json)
     except ManifestError:  # a ValueError itself
         raise
     except OSError as error:
         mend = "reinstall fevertools" if path is None else "check the path"
         raise ManifestError(f"cannot read the weights manifest {file}: {error.strerror}; {mend}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RuntimeError) as error:  # a name that no file can have, a loop of links, nested too deeply
         raise ManifestError(f"{file} is not JSON: {error}") from error
     return parse_manifest(value, folder)
 
@@ -176,8 +192,13 @@ def parse_manifest(value: object, folder: Path) -> Manifest:
 # The checks below take a value and its place, and return the value or name the place.
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+# No format that is made to hold pickles, and no name that is a device on Windows.
+_FILE = re.compile(
+    r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\.)[a-z0-9][a-z0-9._-]{0,119}\.(?:onnx|safetensors|npy)",
+    re.IGNORECASE | re.ASCII,
+)
+# The Hub's own rules: 96 characters in all, no "--", no ".git", and a letter or digit at both ends of both parts.
+_REPO = re.compile(r"(?!.*--)(?!.*\.git$)(?=.{3,96}$)[A-Za-z0-9](?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
@@ -196,17 +217,19 @@ def _entry(name: str, value: object, folder: Path) -> WeightsEntry:
     bundled, hub = _typed(fields["bundled"], f"{where}.bundled", bool, "true or false"), _hub(fields["hub"], where)
     if not bundled and hub is None:
         raise ManifestError(f"{where}: neither bundled nor on a hub, so that nobody could load it")
+    files = {
+        role: _file(file, f"{where}.files.{role}")
+        for role, file in _object(fields["files"], f"{where}.files", *ROLES[str(kind)]).items()
+    }
+    # Letter case too: some file systems do not tell it.
+    if len({file.path.lower() for file in files.values()}) < len(files):
+        raise ManifestError(f"{where}.files: two roles name the same file; each needs its own")
     return WeightsEntry(
         name=name,
         kind=str(kind),
         title=_text(fields["title"], f"{where}.title"),
         version=_text(fields["version"], f"{where}.version"),
-        files=MappingProxyType(
-            {
-                role: _file(file, f"{where}.files.{role}")
-                for role, file in _object(fields["files"], f"{where}.files", *ROLES[str(kind)]).items()
-            }
-        ),
+        files=MappingProxyType(files),
         bundled=bundled,
         hub=hub,
         input=_input(fields["input"], f"{where}.input") if encoder else None,
@@ -227,18 +250,23 @@ def _outputs(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     dimension = _integer(fields["dimension"], f"{where}.dimension", 1, 65536)
     outputs = {
         name: _integer(width, f"{where}.outputs.{name}", 1, 65536)
-        for name, width in _object(fields["outputs"], f"{where}.outputs", ("embedding", "logits")).items()
+        for name, width in _object(fields["outputs"], f"{where}.outputs", ("embedding", "logits"), ("triplet",)).items()
     }
     for name, width in (("embedding", dimension), ("logits", len(labels))):
         if outputs[name] != width:
             raise ManifestError(f"{where}.outputs.{name}: must be {width}, got {outputs[name]}")
+    for here, there in (("outputs", "files"), ("files", "outputs")):
+        if "triplet" in fields[here] and "triplet" not in fields[there]:
+            raise ManifestError(f"{where}.{there}: triplet missing, which {where}.{here} has")
     return {"outputs": MappingProxyType(outputs), "dimension": dimension, "labels": labels}
 
 
 def _file(value: object, where: str) -> WeightsFile:
     fields = _object(value, where, ("path", "size", "sha256"))
     return WeightsFile(
-        path=_match(fields["path"], f"{where}.path", _FILE, "a plain file name without folders"),
+        path=_match(
+            fields["path"], f"{where}.path", _FILE, "a plain file name without folders, .onnx, .safetensors or .npy"
+        ),
         size=_integer(fields["size"], f"{where}.size", 1, MAX_FILE_SIZE),
         sha256=_match(fields["sha256"], f"{where}.sha256", _SHA256, "64 lower-case hex digits"),
     )
@@ -292,16 +320,22 @@ def _point(value: object, where: str) -> Point:
 
 def _terms(value: object, where: str) -> Mapping[str, str]:
     fields = _object(value, where, ("name", "terms"), ("url", "use"))
+    if not str(fields.get("url", "https://")).startswith("https://"):
+        raise ManifestError(f"{where}.url: must start with https://, got {fields['url']!r:.60}")
     return MappingProxyType({key: _text(text, f"{where}.{key}") for key, text in fields.items()})
 
 
-def _metrics(value: object, where: str) -> Mapping[str, Any]:
+def _metrics(value: object, where: str, depth: int = MAX_DEPTH) -> Mapping[str, Any]:
+    if depth == 0:
+        raise ManifestError(f"{where:.60}...: more than {MAX_DEPTH} levels")
+
     def leaf(item: object, place: str) -> object:
         if isinstance(item, dict):
-            return _metrics(item, place)
-        return item if isinstance(item, str) else _number(item, place)
+            return _metrics(item, place, depth - 1)
+        return _text(item, place) if isinstance(item, str) else _number(item, place)
 
-    return MappingProxyType({key: leaf(item, f"{where}.{key}") for key, item in _object(value, where).items()})
+    fields = {_text(key, where): item for key, item in _object(value, where).items()}
+    return MappingProxyType({key: leaf(item, f"{where}.{key}") for key, item in fields.items()})
 
 
 def _object(
@@ -328,8 +362,9 @@ def _list(value: object, where: str) -> list[Any]:
 
 
 def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ManifestError(f"{where}: must be text that is not empty, got {value!r:.60}")
+    # Manifests of strangers are shown in terminals, where control characters would do more than show.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ManifestError(f"{where}: must be text, one line and not empty, got {value!r:.60}")
     return value
 
 
@@ -360,6 +395,8 @@ def _integer(value: object, where: str, least: int, most: int) -> int:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
+    if hidden := [name for name in fields if not name.isprintable()]:
+        raise ManifestError(f"manifest: the key {hidden[0]!r:.60} has control characters")
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         raise ManifestError(f"manifest: the key {max(names, key=names.count)!r} stands twice in one object")

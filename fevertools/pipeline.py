@@ -11,22 +11,32 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from fevertools.align import crop_face
 from fevertools.detector import Detector
 from fevertools.encoder import Encoder, Encoding, express
 from fevertools.errors import DegenerateFaceError, FevertoolsError, ImageError, OptionError
+from fevertools.hub import CacheOptions
 from fevertools.image import DEFAULT_MAX_PIXELS, ImageInput, load
-from fevertools.manifest import Manifest, WeightsEntry, load_manifest
+from fevertools.manifest import WeightsEntry, load_manifest
+from fevertools.options import choice, flag, fractions, whole
 from fevertools.preprocess import fit_crop, to_luminance
+from fevertools.similarity import METRICS, Metric
+from fevertools.similarity import similarity as compare
 from fevertools.streaming import Progress, read_ahead
 from fevertools.types import Color, Expression, Face, FaceGeometry, FaceResult, Float32, ImageResult, UInt8Image
-from fevertools.weights import resolve
+from fevertools.weights import find, load_head, resolve
 
 OnError: TypeAlias = Literal["skip", "raise"]
 
 LOOK_AHEAD: Final = 16
 """Most images whose faces `stream` gathers into one run of the encoder."""
+
+
+def fills_window(images: int, faces: int, batch_size: int) -> bool:
+    """Whether so many images, with so many faces, make up one run of the encoder in `Analyzer.stream`."""
+    return faces >= batch_size or images >= LOOK_AHEAD
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,11 +54,13 @@ class Analyzer:
 
     Making one is cheap: sessions are made at first use, once, and shared by all threads that use the Analyzer. The
     detector is never made where only `cropped=True` is used. Use it as a context manager, or call `close`, to give the
-    memory back early. Do not carry one over a fork; make it in the child.
+    memory back early. One that was used before a fork raises FevertoolsError in the child, which makes its own.
 
     Args:
         weights: name of an encoder in the manifest; the path of a manifest file (it ends in ".json") whose default
-            encoder lies beside it, such as the export command writes; or None for the package's default.
+            encoder lies beside it, such as the export command writes; "organisation/name@revision:entry" of a
+            repository on the Hugging Face Hub, whose manifest is fetched here, see `weights.find`; or None for the
+            package's default.
         device: "auto", "cpu" or another of `session.available_devices()`.
         providers: ONNX Runtime execution providers, in place of `device`.
         threads: threads of one run of a network; None leaves it to ONNX Runtime.
@@ -60,10 +72,12 @@ class Analyzer:
         largest: only the largest face.
         max_pixels: refuse images of more pixels than this.
         cache_dir: folder of the Hugging Face Hub cache; None is the library's own.
+        local_files_only: never use the network, only what is bundled or cached.
 
     Raises:
         UnknownWeightsError: the manifest has no encoder of this name.
         ManifestError: the manifest is not valid.
+        WeightsUnavailableError: the manifest of a repository is not cached and could not be fetched.
         OptionError: another argument is outside what is documented here. Options of the detector and the device are
             checked when its networks are made, at first use.
 
@@ -89,24 +103,30 @@ class Analyzer:
         largest: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
     ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size must be a whole number above 0, got {batch_size!r}")
         self._options: dict[str, Any] = {
             "min_face_size": min_face_size,
-            "thresholds": tuple(thresholds),
+            "thresholds": fractions(thresholds, "thresholds", 3),
             "max_faces": max_faces,
             "largest": largest,
         }
         self._device, self._providers, self._threads = device, providers, threads
-        self._batch_size, self._flip, self._max_pixels, self._cache_dir = batch_size, flip, max_pixels, cache_dir
+        self._batch_size, self._flip = whole(batch_size, "batch_size"), flag(flip, "flip")
+        self._max_pixels = whole(max_pixels, "max_pixels")
+        self._cache: CacheOptions = {
+            "cache_dir": cache_dir,
+            "local_files_only": flag(local_files_only, "local_files_only"),
+        }
         self._manifest = load_manifest()
         # No choice is no error yet: detection needs no encoder.
-        self._entry = None if weights is None else _find(self._manifest, weights)
+        self._entry = None if weights is None else find(weights, "encoder", **self._cache)
         self._lock = threading.Lock()
         self._detector: Detector | None = None
         self._encoder: Encoder | None = None
+        self._head: Float32 | None = None
         self._closed = False
+        self._process = os.getpid()
 
     @property
     def entry(self) -> WeightsEntry:
@@ -156,6 +176,27 @@ class Analyzer:
         """
         return self._finish([self._prepare(image, self._load(image, color), cropped)])[0]
 
+    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, *, metric: Metric | None = None) -> float | Float32:
+        """How alike expressions look, from embeddings that this Analyzer made, see `fevertools.similarity`.
+
+        Args:
+            a: (D,) one embedding or (n, D) several.
+            b: (D,) or (m, D).
+            metric: "triplet" is on the triplet head of these weights, "cosine" on the embeddings themselves; None is
+                "triplet" where these weights have that head, else "cosine".
+
+        Returns:
+            float; float32 (n, m), (n,) or (m,) where sets are compared.
+
+        Raises:
+            OptionError: not embeddings of these weights, an unknown metric, or "triplet" where they have no such head.
+            WeightsError: the file of the head is missing or broken.
+        """
+        self._check_open()
+        if metric is not None:
+            choice(metric, "metric", METRICS)
+        return compare(a, b, metric=metric, head=None if metric == "cosine" else self._triplet_head(metric))
+
     def stream(
         self,
         images: Iterable[ImageInput],
@@ -182,8 +223,8 @@ class Analyzer:
         Raises:
             OptionError: at once, where `images` is a single image or `on_error` is unknown.
         """
-        if on_error not in ("skip", "raise"):
-            raise OptionError(f"on_error must be 'skip' or 'raise', got {on_error!r}")
+        choice(on_error, "on_error", ("skip", "raise"))
+        flag(cropped, "cropped")
         if not isinstance(images, Iterable) or isinstance(images, str | bytes | os.PathLike):
             raise OptionError("stream takes an iterable of images; for one image use analyze()")
         if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] == (3,)):
@@ -207,6 +248,7 @@ class Analyzer:
                         raise result.error
                     line.advance()
                     yield result
+                    self._check_open()  # a fork takes the generator along, and not its threads
 
     def _windows(
         self, pictures: Iterable[tuple[ImageInput, UInt8Image | FevertoolsError]], cropped: bool, on_error: OnError
@@ -218,7 +260,7 @@ class Analyzer:
                 window.append(self._try_prepare(source, picture, cropped))
                 faces = sum(len(prepared.faces) for prepared in window)
                 stop = window[-1].error is not None and on_error == "raise"
-                if stop or faces >= self._batch_size or len(window) == LOOK_AHEAD:
+                if stop or fills_window(len(window), faces, self._batch_size):
                     full, window = window, []
                     yield full
         except Exception:
@@ -232,7 +274,7 @@ class Analyzer:
     def close(self) -> None:
         """Give the sessions back. Any later use raises FevertoolsError; closing twice is fine."""
         with self._lock:
-            self._closed, self._detector, self._encoder = True, None, None
+            self._closed, self._detector, self._encoder, self._head = True, None, None, None
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -246,6 +288,15 @@ class Analyzer:
     def _check_open(self) -> None:
         if self._closed:
             raise FevertoolsError("this Analyzer is closed; make a new one")
+        # Asked before the process, or another thread of a child could be taken for the parent's.
+        in_use = self._lock.locked() or self._detector is not None or self._encoder is not None
+        if self._process != os.getpid():
+            if in_use:
+                raise FevertoolsError(
+                    "this Analyzer loaded its networks before a fork, and their threads stay in the parent; make a new "
+                    "one in the child, or start processes by 'spawn'"
+                )
+            self._process = os.getpid()
 
     def _load(self, image: ImageInput, color: Color) -> UInt8Image:
         self._check_open()
@@ -261,7 +312,7 @@ class Analyzer:
         with self._lock:
             self._check_open()
             if self._detector is None:
-                files = resolve(self._manifest.entry(None, "detector"), cache_dir=self._cache_dir)
+                files = resolve(self._manifest.entry(None, "detector"), **self._cache)
                 self._detector = Detector(
                     models=files,
                     device=self._device,
@@ -279,7 +330,7 @@ class Analyzer:
             if self._encoder is None:
                 self._encoder = Encoder(
                     self.entry,
-                    resolve(self.entry, cache_dir=self._cache_dir),
+                    resolve(self.entry, **self._cache),
                     device=self._device,
                     threads=self._threads,
                     batch_size=self._batch_size,
@@ -289,9 +340,24 @@ class Analyzer:
         empty = np.empty((0, geometry.height, geometry.width, 1), np.uint8)
         return encoder.encode(np.stack(crops) if crops else empty, flip=self._flip)
 
+    def _triplet_head(self, metric: Metric | None) -> Float32 | None:
+        if "triplet" not in self.entry.files:
+            if metric != "triplet":
+                return None
+            known = [name for name, entry in self._manifest.weights.items() if "triplet" in entry.files]
+            raise OptionError(
+                f"{self.entry.name} has no triplet head; weights that have one: {', '.join(known) or 'none'}. "
+                "Embed with those, or use metric='cosine'"
+            )
+        with self._lock:
+            self._check_open()
+            if self._head is None:
+                self._head = load_head(self.entry, **self._cache)
+            return self._head
+
     def _prepare(self, source: object, picture: UInt8Image, cropped: bool) -> _Prepared:
         geometry = self.entry.geometry
-        if cropped:
+        if flag(cropped, "cropped"):
             faces, crops = [_whole(picture, geometry)], [fit_crop(picture, geometry)]
         else:
             faces = self._detect(picture)
@@ -318,12 +384,6 @@ class Analyzer:
                 found.append(FaceResult(face, embedding.copy(), express(logits, self.entry.labels)))
             results.append(ImageResult(prepared.source, tuple(found), prepared.error))
         return results
-
-
-def _find(manifest: Manifest, weights: str | Path) -> WeightsEntry:
-    if str(weights).endswith(".json"):
-        return load_manifest(weights).entry(None, "encoder")
-    return manifest.entry(str(weights), "encoder")
 
 
 def _whole(picture: UInt8Image, geometry: FaceGeometry) -> Face:
@@ -362,11 +422,20 @@ def shared_analyzer(**options: Any) -> Analyzer:
 
     The few used last are kept. None is closed, since another thread may still use it.
     """
-    # The process is part of the key because the threads of a session do not survive a fork.
-    key = (os.getpid(), *sorted(options.items()))
+    # The process is part of the key because the threads of a session do not survive a fork; the types, because 0 equals
+    # False, and only one of them may be a flag.
+    key = (os.getpid(), *((name, type(options[name]), options[name]) for name in sorted(options)))
+    try:
+        hash(key)
+    except TypeError:  # an option of a type that none may have, as this one will say
+        return Analyzer(**options)
     with _shared_lock:
-        analyzer = _shared.pop(key, None) or Analyzer(**options)
-        _shared[key] = analyzer
+        analyzer = _shared.get(key)
+    # Not under the lock: making one may fetch a manifest from the Hub, for which no other thread need wait.
+    analyzer = analyzer or Analyzer(**options)
+    with _shared_lock:
+        analyzer = _shared.setdefault(key, analyzer)
+        _shared.move_to_end(key)
         while len(_shared) > _SHARED_MOST:
             _shared.popitem(last=False)
     return analyzer

@@ -1,22 +1,25 @@
-"""The one place where ONNX Runtime sessions are made."""
+"""The one place where ONNX Runtime is imported and its sessions are made."""
 
+import ctypes
+import functools
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
+from fevertools._onnx import leans_on_other_files, opsets
 from fevertools.errors import DeviceUnavailableError, OptionError, WeightsIntegrityError, WeightsUnavailableError
+from fevertools.options import MOST_THREADS, choice, whole
 
-_LOAD_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
+if TYPE_CHECKING:
+    import onnxruntime
+
+OPSETS: Final = range(7, 22)
+"""Versions of ONNX's operators that every ONNX Runtime reads from 1.18 on, the oldest that the package asks for."""
+
+_REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
 
@@ -46,12 +49,25 @@ _DEVICES: Mapping[str, _Device] = {
 }
 
 
+def runtime() -> Any:
+    """The module `onnxruntime`, imported at the first use, with its telemetry off.
+
+    Official builds of 1.29 and later report to their maker over the network and keep an identifier in the home folder,
+    and a forked child waits for ever, when it ends, for the threads that do this. They read ORT_DISABLE_TELEMETRY when
+    they are imported; a value that is set already is left as it is.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def available_devices() -> tuple[str, ...]:
     """Names of the devices whose execution provider is in the installed ONNX Runtime, "cpu" first.
 
     Being listed means that the build knows the device, not that its driver works; `make_session` finds that out.
     """
-    built = onnxruntime.get_available_providers()
+    built = runtime().get_available_providers()
     return tuple(name for name, device in _DEVICES.items() if device.provider in built)
 
 
@@ -61,21 +77,22 @@ def make_session(
     device: str = "auto",
     threads: int | None = None,
     providers: Sequence[str] | None = None,
-) -> onnxruntime.InferenceSession:
+) -> "onnxruntime.InferenceSession":
     """Load an ONNX model.
 
     Args:
         model: an ONNX file, or its bytes.
         device: "auto" (CUDA where the installed ONNX Runtime has it, else CPU), "cpu", "cuda", "tensorrt", "coreml",
             "directml", "openvino", "migraphx" or "qnn". Operators that a device lacks run on the CPU.
-        threads: CPU threads inside one operator, at least 1; None leaves the choice to ONNX Runtime (all cores).
+        threads: CPU threads inside one operator, 1 to 1024; None leaves the choice to ONNX Runtime (all cores).
         providers: names of ONNX Runtime execution providers, best first, in place of `device`.
 
     Raises:
         OptionError: an unknown device, a thread count below 1, or no providers.
         DeviceUnavailableError: the installed ONNX Runtime does not have the device or provider, or it does not start.
         WeightsUnavailableError: there is no such file.
-        WeightsIntegrityError: ONNX Runtime cannot load the model.
+        WeightsIntegrityError: ONNX Runtime cannot load the model, it is not for OPSETS, or it leans on other files,
+            whose bytes nobody has verified.
     """
     asked = _asked_providers(device, providers)
     # Every device but the CPU may lack an operator.
@@ -83,25 +100,23 @@ def make_session(
     session = _load(model, _session_options(threads), list(chosen.items()))
     idle = [name for name in asked if name not in session.get_providers()]
     # ONNX Runtime goes on with the CPU when a provider fails to start. That is what "auto" wants, and nobody else.
-    if idle and (device != "auto" or providers is not None):
+    if idle and (providers is not None or device != "auto"):
         raise DeviceUnavailableError(f"{idle[0]} did not start on this machine; {_mend(idle[0])}, or ask for the CPU")
     return session
 
 
 def _asked_providers(device: str, providers: Sequence[str] | None) -> dict[str, Mapping[str, str]]:
     """Execution providers and their options, in order of preference."""
-    built = onnxruntime.get_available_providers()
+    built = runtime().get_available_providers()
     options = {known.provider: known.options for known in _DEVICES.values()}
     if providers is not None:
-        if isinstance(providers, str) or not providers:
+        names = list(providers) if isinstance(providers, Sequence) and not isinstance(providers, str) else []
+        if not names or not all(isinstance(name, str) for name in names):
             raise OptionError("providers must be a sequence of at least one execution provider name, or None")
-        names = list(providers)
-    elif device == "auto":
+    elif choice(device, "device", ("auto", *_DEVICES)) == "auto":
         names = [_DEVICES["cuda" if _DEVICES["cuda"].provider in built else "cpu"].provider]
-    elif device in _DEVICES:
-        names = [_DEVICES[device].provider]
     else:
-        raise OptionError(f"no device named {device!r}; known: auto, {', '.join(_DEVICES)}")
+        names = [_DEVICES[device].provider]
     for name in names:
         if name not in built:
             raise DeviceUnavailableError(f"the installed ONNX Runtime has no {name}; to get it, {_mend(name)}")
@@ -115,15 +130,14 @@ def _mend(provider: str) -> str:
     )
 
 
-def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise OptionError(f"threads must be an integer of at least 1, or None; got {threads!r}")
+def _session_options(threads: int | None) -> "onnxruntime.SessionOptions":
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
     if threads is not None:
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = whole(threads, "threads", 1, MOST_THREADS)
     # A memory plan is kept for every new input shape, and photos come in endless shapes.
     options.enable_mem_pattern = False
     # Threads that spin between two operators take the cores from the other sessions and from NumPy in this process.
@@ -132,13 +146,60 @@ def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
 
 
 def _load(
-    model: Path | bytes, options: onnxruntime.SessionOptions, providers: list[tuple[str, Mapping[str, str]]]
-) -> onnxruntime.InferenceSession:
-    if isinstance(model, Path) and not model.is_file():
-        raise WeightsUnavailableError(f"no model file at {model}; reinstall fevertools, or pass the path of a file")
-    source = model if isinstance(model, bytes) else str(model)
+    model: Path | bytes, options: "onnxruntime.SessionOptions", providers: list[tuple[str, Mapping[str, str]]]
+) -> "onnxruntime.InferenceSession":
+    name = f"{len(model)} bytes" if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=[(name, dict(o)) for name, o in providers])
-    except _LOAD_ERRORS as error:
-        name = f"{len(model)} bytes" if isinstance(model, bytes) else str(model)
+        _check(model if isinstance(model, bytes) else model.read_bytes(), name)
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"cannot read the model file {name}: {error.strerror}; reinstall fevertools, or pass the path of a file"
+        ) from error
+    source = model if isinstance(model, bytes) else str(model)
+    onnxruntime = runtime()
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=[(name, dict(o)) for name, o in providers])
+    except refusals() as error:
         raise WeightsIntegrityError(f"ONNX Runtime cannot load the model ({name}): {error}") from error
+    _watch_forks()
+    _made.add(session)
+    return session
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a model that it cannot load or run."""
+    known = runtime().capi.onnxruntime_pybind11_state
+    # UnicodeDecodeError: a broken name, which ONNX Runtime puts in its own message.
+    return (UnicodeDecodeError, *(getattr(known, kind) for kind in _REFUSALS))
+
+
+_made: "weakref.WeakSet[onnxruntime.InferenceSession]" = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=_keep_inherited)
+
+
+def _keep_inherited() -> None:
+    """Give each session one reference too many: its destructor would wait for threads that only the parent has."""
+    for session in _made:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+def _check(model: bytes, name: str) -> None:
+    """Refuse what ONNX Runtime might load on one machine and not on the next, or load more than was verified."""
+    try:
+        version, whole = opsets(model).get(""), not leans_on_other_files(model)
+    except ValueError as error:
+        raise WeightsIntegrityError(f"this is not an ONNX model ({name}): {error}; fetch or export it again") from error
+    if version not in OPSETS:
+        raise WeightsIntegrityError(
+            f"the model ({name}) is for version {version} of ONNX's operators; export it for one of {OPSETS[0]} to "
+            f"{OPSETS[-1]}"
+        )
+    if not whole:
+        raise WeightsIntegrityError(
+            f"the model ({name}) has tensors in other files, which nobody verifies; export it as one file"
+        )

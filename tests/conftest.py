@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# For tests that import ONNX Runtime themselves; fevertools does the same.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
@@ -21,3 +24,22 @@ def tiny_weights(tmp_path_factory) -> Path:
     from tests._tiny import write_weights
 
     return write_weights(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def triplet_weights(tmp_path_factory) -> Path:
+    """The manifest of the same student with a triplet head."""
+    pytest.importorskip("onnx")
+    from tests._tiny import HEAD, write_weights
+
+    return write_weights(tmp_path_factory.mktemp("triplet"), head=HEAD)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on the loopback interface, see `hub_server.py`, that huggingface_hub takes for the Hub in this process."""
+    from tests.hub_server import Hub, point_client
+
+    with Hub() as server:
+        point_client(monkeypatch, server, tmp_path / "home")
+        yield server

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fevertools.encoder import Encoder
+from fevertools.weights import WeightsEntry, load_head, load_manifest, resolve
+
 FOLDER = Path(__file__).parent / "golden"
 MOUTHS = (-1.0, 0.0, 1.0)  # curvature: corners down, straight, up
 
@@ -27,19 +30,22 @@ def drawn_crops() -> np.ndarray:
     return np.stack(crops)
 
 
-def main() -> None:
-    from fevertools.encoder import Encoder
-    from fevertools.weights import load_manifest, resolve
+def vectors(entry: WeightsEntry) -> dict[str, np.ndarray]:
+    """Embeddings and logits of the drawn crops, and where the entry has a triplet head, what that makes of them."""
+    encoding = Encoder(entry, resolve(entry), device="cpu").encode(drawn_crops())
+    found = {"embeddings": encoding.embeddings, "logits": encoding.logits}
+    if "triplet" in entry.files:
+        head = load_head(entry)
+        found["triplet"] = encoding.embeddings @ head[:, :-1].T + head[:, -1]
+    return found
 
+
+def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for entry in load_manifest().weights.values():
         if entry.kind == "encoder" and entry.bundled:
-            encoding = Encoder(entry, resolve(entry), device="cpu").encode(drawn_crops())
-            golden = {
-                "sha256": entry.files["onnx"].sha256,
-                "embeddings": np.round(encoding.embeddings.astype(float), 5).tolist(),
-                "logits": np.round(encoding.logits.astype(float), 5).tolist(),
-            }
+            golden = {name: np.round(array.astype(float), 5).tolist() for name, array in vectors(entry).items()}
+            golden = {"sha256": entry.files["onnx"].sha256, **golden}
             (FOLDER / f"{entry.name}.json").write_text(json.dumps(golden) + "\n")
 
 

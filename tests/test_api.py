@@ -8,7 +8,8 @@ pytest.importorskip("onnx")
 import fevertools
 from fevertools import pipeline
 from fevertools.errors import OptionError, UnknownWeightsError, UnreadableImageError
-from tests._tiny import DIMENSION, reference
+from fevertools.manifest import load_manifest
+from tests._tiny import DIMENSION, reference, reference_similarity
 
 PUBLIC = {
     "detect",
@@ -58,7 +59,21 @@ def test_embed_and_similarity(tiny_weights):
     assert vectors.dtype == np.float32
     assert np.allclose(vectors, expected, atol=1e-5)
     cosine = expected[0] @ expected[1] / np.linalg.norm(expected[0]) / np.linalg.norm(expected[1])
-    assert fevertools.similarity(vectors[0], vectors[1]) == pytest.approx(cosine, abs=1e-5)
+    assert fevertools.similarity(vectors[0], vectors[1], weights=tiny_weights) == pytest.approx(cosine, abs=1e-5)
+    assert fevertools.similarity(vectors[0], vectors[1], metric="cosine") == pytest.approx(cosine, abs=1e-5)
+
+
+def test_similarity_uses_the_head_of_the_default_weights(tiny_weights, triplet_weights, monkeypatch):
+    default = load_manifest(triplet_weights)
+    monkeypatch.setattr(pipeline, "load_manifest", lambda path=None: load_manifest(path) if path else default)
+    a, b = np.random.default_rng(3).normal(size=(2, DIMENSION)).astype(np.float32)
+    expected = pytest.approx(reference_similarity(a, b), abs=1e-6)
+    assert fevertools.similarity(a, b) == fevertools.similarity(a, b, metric="triplet") == expected
+    assert fevertools.similarity(a, b, weights=tiny_weights) == fevertools.similarity(a, b, metric="cosine") != expected
+    fevertools.embed(crop(), cropped=True)
+    assert len(pipeline._shared) == 2  # one each of the default and the tiny weights
+    with pytest.raises(OptionError, match=r"24 dimensions.*Analyzer whose weights made them"):
+        fevertools.similarity(np.ones(24), np.ones(24))
 
 
 def test_classify(tiny_weights):

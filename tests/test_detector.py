@@ -219,6 +219,28 @@ def test_strips_give_the_cells_of_the_whole_level(
     np.testing.assert_allclose(parts[:, :4], _mtcnn.decode_cells(cells(whole)[0], whole, low)[:, :4], atol=0)
 
 
+@pytest.mark.parametrize("width", [110, 333, 345, 357])
+def test_short_strips_of_a_wide_level_give_its_cells_too(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(_mtcnn, "_STRIP_COLUMNS", 24)
+    image = np.random.default_rng(width).integers(0, 256, (300, width, 3), np.uint8)
+    table = _mtcnn.sum_table(image)
+    for scale in (0.6, 0.1):  # both ways of summing
+        strips = _mtcnn.strips(300, width, scale)
+        whole = _mtcnn.Strip(scale, strips[0].height, strips[0].width, 0, strips[0].height)
+
+        def boxes(strip: _mtcnn.Strip) -> Float32:
+            cells = detector._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})[0]
+            return _mtcnn.decode_cells(cells[0], strip, 1e-6)[:, :5]
+
+        parts, expected = np.concatenate([boxes(strip) for strip in strips]), boxes(whole)
+        assert len({strip.left for strip in strips}) == max(1, -(-(strips[0].width - 10) // 24))
+        parts, expected = (found[np.lexsort(found[:, [0, 1, 2, 3]].T)] for found in (parts, expected))
+        np.testing.assert_array_equal(parts[:, :4], expected[:, :4])
+        np.testing.assert_allclose(parts[:, 4], expected[:, 4], atol=1e-5)
+
+
 # Suppression
 
 

@@ -1,4 +1,5 @@
 import copy
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +8,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
+import onnx
 from onnx import TensorProto
 
 from fevertools.encoder import Encoder, express, softmax
@@ -14,7 +16,7 @@ from fevertools.errors import ManifestError, OptionError, WeightsIntegrityError
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import load_manifest
 from fevertools.weights import resolve
-from tests._tiny import DIMENSION, reference, write_weights
+from tests._tiny import DIMENSION, file_entry, manifest_value, reference, write_weights
 
 
 def make(path, **options):
@@ -117,6 +119,36 @@ def test_numbers_that_are_not_finite_are_refused(tiny_weights, monkeypatch):
     monkeypatch.setattr(encoder, "_run", lambda crops: [np.full((len(crops), DIMENSION), np.nan), np.zeros((1, 8))])
     with pytest.raises(WeightsIntegrityError, match="not finite"):
         encoder.encode(random_crops(1))
+
+
+def two_a_crop(model):
+    """Pools each crop to twice the numbers that the matrix takes, and so gives two rows for it."""
+    pool = next(node for node in model.graph.node if node.op_type == "AveragePool")
+    for attribute in pool.attribute:
+        attribute.ints[:] = [8, 4]
+
+
+def four_to_one(model):
+    """Takes four crops for one large one."""
+    planes = next(item for item in model.graph.initializer if item.name == "planes")
+    planes.CopyFrom(onnx.numpy_helper.from_array(np.array([-1, 1, 96, 96], np.int64), "planes"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (two_a_crop, r"tiny gives \[\(4, 16\), \(4, 8\)\] for 2 crops, not \[\(2, 16\), \(2, 8\)\]"),
+        (four_to_one, "ONNX Runtime cannot run tiny: .*smaller batch_size"),
+    ],
+)
+def test_a_graph_that_fails_when_it_runs(tmp_path, change, message):
+    manifest = write_weights(tmp_path)
+    model = onnx.load(tmp_path / "tiny.onnx")
+    change(model)
+    onnx.save(model, tmp_path / "tiny.onnx")
+    manifest.write_text(json.dumps(manifest_value(file_entry(tmp_path / "tiny.onnx"))), "utf-8")
+    with pytest.raises(WeightsIntegrityError, match=f"(?s){message}"):
+        make(manifest).encode(random_crops(2))
 
 
 def test_softmax_closed_forms():

@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fevertools"
 # Each module imports from lower levels only, never from its own.
 LEVELS = (
     {"errors", "labels"},
-    {"types"},
+    {"types", "options", "_onnx"},
     {"image", "align", "preprocess", "session", "similarity", "streaming", "manifest", "_mtcnn"},
+    {"hub"},
     {"weights"},
     {"detector", "encoder"},
     {"pipeline"},

@@ -21,14 +21,16 @@ from fevertools.errors import (
     OptionError,
     UnknownWeightsError,
     UnreadableImageError,
+    WeightsIntegrityError,
 )
 from fevertools.image import load
 from fevertools.labels import EMOTIONS
+from fevertools.manifest import Manifest, load_manifest
 from fevertools.pipeline import LOOK_AHEAD, Analyzer, shared_analyzer
 from fevertools.preprocess import fit_crop, to_luminance
 from fevertools.streaming import READ_AHEAD, Progress
 from fevertools.types import Face
-from tests._tiny import DIMENSION, reference
+from tests._tiny import DIMENSION, HEAD, reference, reference_similarity, write_weights
 
 FACE = np.array([[40, 52], [63, 51], [52, 66], [43, 79], [60, 80]], np.float32)
 
@@ -166,6 +168,60 @@ def test_parts_are_made_once_and_shared_by_threads(analyzer, detector, monkeypat
         again = analyzer.analyze(image)
         assert [f.expression for f in result.faces] == [f.expression for f in again.faces]
         assert all(np.array_equal(a.embedding, b.embedding) for a, b in zip(result.faces, again.faces, strict=True))
+
+
+def test_similarity_is_on_the_head_where_there_is_one(triplet_weights, tiny_weights):
+    a, b = reference(np.stack([picture(1, seed)[:48, :48, :1] for seed in (1, 2)]))[0].astype(np.float32)
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    with Analyzer(triplet_weights) as analyzer:
+        assert analyzer.similarity(a, b) == pytest.approx(reference_similarity(a, b), abs=1e-6)
+        assert analyzer.similarity(a, b, metric="triplet") == analyzer.similarity(a, b)
+        assert analyzer.similarity(a, b, metric="cosine") == pytest.approx(cosine, abs=1e-6)
+        assert abs(reference_similarity(a, b) - cosine) > 0.05
+        assert np.allclose(analyzer.similarity([a, b], a), [1, reference_similarity(a, b)], atol=1e-6)
+        with pytest.raises(OptionError, match=r"5 dimensions.*takes 16.*whose weights made them"):
+            analyzer.similarity(np.ones(5), np.ones(5))
+        with pytest.raises(OptionError, match="'dot'; known: triplet, cosine"):
+            analyzer.similarity(a, b, metric="dot")
+        assert analyzer._encoder is None
+    with Analyzer(tiny_weights) as analyzer:
+        assert analyzer.similarity(a, b) == pytest.approx(cosine, abs=1e-6)
+        assert analyzer.similarity(a, b, metric="cosine") == analyzer.similarity(a, b)
+        with pytest.raises(OptionError, match=r"tiny has no triplet head; weights that have one: .*metric='cosine'"):
+            analyzer.similarity(a, b, metric="triplet")
+
+
+def test_weights_with_a_head_are_named(tiny_weights, triplet_weights, monkeypatch):
+    own, tiny = load_manifest(), load_manifest(triplet_weights).named("tiny")
+    manifest = Manifest(own.default, {"mtcnn": own.named("mtcnn"), "first": tiny, "second": tiny})
+    monkeypatch.setattr(pipeline, "load_manifest", lambda path=None: manifest if path is None else load_manifest(path))
+    with pytest.raises(OptionError, match=r"tiny has no triplet head; weights that have one: first, second\."):
+        Analyzer(tiny_weights).similarity(np.ones(DIMENSION), np.ones(DIMENSION), metric="triplet")
+
+
+def test_the_head_is_read_once_at_first_use(triplet_weights, monkeypatch):
+    read = []
+    load_head = pipeline.load_head
+    monkeypatch.setattr(pipeline, "load_head", lambda *a, **k: read.append(time.sleep(0.05)) or load_head(*a, **k))
+    analyzer = Analyzer(triplet_weights)
+    vectors = np.random.default_rng(0).normal(size=(3, DIMENSION))
+    analyzer.similarity(vectors, vectors, metric="cosine")
+    assert read == []
+    with ThreadPoolExecutor(8) as pool:
+        tables = list(pool.map(lambda _: analyzer.similarity(vectors, vectors), range(16)))
+    assert len(read) == 1
+    assert all(np.array_equal(table, tables[0]) for table in tables)
+    analyzer.close()
+    for metric in (None, "triplet", "cosine"):
+        with pytest.raises(FevertoolsError, match="closed; make a new one"):
+            analyzer.similarity(vectors, vectors, metric=metric)
+
+
+def test_a_broken_head_is_not_passed_over(tmp_path):
+    analyzer = Analyzer(write_weights(tmp_path, head=HEAD))
+    np.save(tmp_path / "tiny-triplet.npy", HEAD + 1)
+    with pytest.raises(WeightsIntegrityError, match="SHA-256"):
+        analyzer.similarity(np.ones(DIMENSION), np.ones(DIMENSION))
 
 
 def test_a_closed_analyzer_says_so(tiny_weights, detector):

@@ -1,14 +1,20 @@
 import copy
+import dataclasses
 import json
 import os
+import pickle
+import re
+import shutil
 import sys
 import types
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
+import onnxruntime
 import pytest
 
-from fevertools import weights
+from fevertools import Analyzer, hub, weights
 from fevertools.errors import (
     ManifestError,
     UnknownWeightsError,
@@ -17,8 +23,8 @@ from fevertools.errors import (
 )
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import load_manifest, manifest_path, parse_manifest
-from fevertools.weights import resolve
-from tests._tiny import file_entry, manifest_value
+from fevertools.weights import load_head, resolve
+from tests._tiny import DIMENSION, HEAD, file_entry, manifest_value
 
 HUB = {"repo_id": "someone/tiny", "revision": "0123456789abcdef0123456789abcdef01234567"}
 
@@ -41,6 +47,15 @@ def changed(place, new):
     return result
 
 
+def nested(levels):
+    """Metrics of so many objects in each other."""
+    innermost = {"accuracy": 1}
+    for _ in range(levels - 1):
+        innermost = {"x": innermost}
+    return innermost
+
+
+FILE_VALUE = {"path": "tiny.onnx", "size": 5, "sha256": "0" * 64}
 ENTRY = ("weights", "tiny")
 FILE = (*ENTRY, "files", "onnx")
 INPUT = (*ENTRY, "input")
@@ -69,8 +84,18 @@ def test_hub_safetensors_and_detectors_are_read(tmp_path):
     detector = parse_manifest(json.loads(manifest_path().read_text("utf-8")), tmp_path).entry(None, "detector")
     assert set(detector.files) == {"pnet", "rnet", "onet"}
     assert (detector.input, detector.dimension, detector.labels) == (None, 0, ())
+    assert set(detector.served) == {"pnet", "rnet", "onet"}
     with pytest.raises(ManifestError, match="name an encoder"):
         _ = detector.geometry
+
+
+def test_inference_reads_no_files_for_training(tmp_path):
+    file = {"path": "tiny.onnx", "size": 5, "sha256": "0" * 64}
+    raw = manifest_value(file, {**file, "path": "tiny.npy"})
+    raw["weights"]["tiny"]["files"]["safetensors"] = {**file, "path": "tiny.safetensors"}
+    entry = parse_manifest(raw, tmp_path).named("tiny")
+    assert entry.outputs["triplet"] == 32
+    assert entry.served == ("onnx", "triplet")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +128,11 @@ def test_hub_safetensors_and_detectors_are_read(tmp_path):
         (changed((*FILE, "path"), "a..onnx"), "weights.tiny.files.onnx.path"),
         (changed((*FILE, "path"), "C:x"), "weights.tiny.files.onnx.path"),
         (changed((*FILE, "path"), "a.onnx\n"), "weights.tiny.files.onnx.path"),
+        (changed((*FILE, "path"), "tiny.pt"), "weights.tiny.files.onnx.path: .* .onnx, .safetensors or .npy"),
+        (changed((*FILE, "path"), "tiny.npz"), "weights.tiny.files.onnx.path"),
+        (changed((*FILE, "path"), "NUL.onnx"), "weights.tiny.files.onnx.path"),
+        (changed((*FILE, "path"), "x" * 121 + ".onnx"), "weights.tiny.files.onnx.path"),
+        (changed((*ENTRY, "files", "safetensors"), FILE_VALUE | {"path": "TINY.onnx"}), "two roles name the same file"),
         (changed((*FILE, "size"), 0), "weights.tiny.files.onnx.size: must be a whole number from 1"),
         (changed((*FILE, "size"), 10**13), "weights.tiny.files.onnx.size"),
         (changed((*FILE, "size"), 5.0), "weights.tiny.files.onnx.size"),
@@ -114,6 +144,11 @@ def test_hub_safetensors_and_detectors_are_read(tmp_path):
         (changed((*ENTRY, "hub"), HUB | {"revision": "main"}), "weights.tiny.hub.revision: must be a full commit"),
         (changed((*ENTRY, "hub"), HUB | {"repo_id": "tiny"}), "weights.tiny.hub.repo_id"),
         (changed((*ENTRY, "hub"), HUB | {"repo_id": "../tiny"}), "weights.tiny.hub.repo_id"),
+        (changed((*ENTRY, "hub"), HUB | {"repo_id": "a--b/tiny"}), "weights.tiny.hub.repo_id"),
+        (changed((*ENTRY, "hub"), HUB | {"repo_id": "someone/tiny.git"}), "weights.tiny.hub.repo_id"),
+        (changed((*ENTRY, "hub"), HUB | {"repo_id": "someone/tiny-"}), "weights.tiny.hub.repo_id"),
+        (changed((*ENTRY, "hub"), HUB | {"repo_id": "a" * 50 + "/" + "b" * 50}), "weights.tiny.hub.repo_id"),
+        (changed((*ENTRY, "hub"), HUB | {"revision": "0" * 39}), "weights.tiny.hub.revision"),
         (changed((*INPUT, "height"), 0), "weights.tiny.input.height"),
         (changed((*INPUT, "width"), 10**6), "weights.tiny.input.width"),
         (changed((*INPUT, "channels"), "rgb"), "weights.tiny.input.channels: must be 'luminance', got 'rgb'"),
@@ -130,10 +165,22 @@ def test_hub_safetensors_and_detectors_are_read(tmp_path):
         (changed((*ENTRY, "outputs", "logits"), 7), "weights.tiny.outputs.logits: must be 8, got 7"),
         (changed((*ENTRY, "dimension"), 256), "weights.tiny.outputs.embedding: must be 256, got 16"),
         (changed((*ENTRY, "outputs", "boxes"), 4), "weights.tiny.outputs.boxes: unknown key"),
+        (changed((*ENTRY, "outputs", "triplet"), 32), "weights.tiny.files: triplet missing, which weights.tiny.out"),
+        (changed((*ENTRY, "outputs", "triplet"), 0), "weights.tiny.outputs.triplet: must be a whole number from 1"),
+        (
+            changed((*ENTRY, "files", "triplet"), {"path": "tiny.npy", "size": 5, "sha256": "0" * 64}),
+            "weights.tiny.outputs: triplet missing, which weights.tiny.files has",
+        ),
         (changed((*ENTRY, "labels"), sorted(EMOTIONS)), "weights.tiny.labels: the order must be neutral, happiness"),
         (changed((*ENTRY, "labels"), "neutral"), "weights.tiny.labels: must be a list"),
         (changed((*ENTRY, "data"), {}), "weights.tiny.data: must be a list"),
         (changed((*ENTRY, "data", 0), {"name": "x"}), r"weights.tiny.data\[0\]: terms missing"),
+        (changed((*ENTRY, "data", 0, "url"), "javascript:x"), r"weights.tiny.data\[0\].url: must start with https://"),
+        (changed((*ENTRY, "title"), "two\nlines"), "weights.tiny.title: must be text, one line"),
+        (changed((*ENTRY, "licence"), "\x1b[31mMIT"), "weights.tiny.licence: must be text"),
+        (changed((*ENTRY, "metrics", "ferplus8", "protocol"), "\x07"), "weights.tiny.metrics.ferplus8.protocol"),
+        (changed((*ENTRY, "metrics"), nested(17)), "weights.tiny.metrics.*: more than 16 levels"),
+        (changed((*ENTRY, "metrics"), nested(400)), "weights.tiny.metrics.*: more than 16 levels"),
         (changed((*ENTRY, "metrics"), 0.9), "weights.tiny.metrics: must be an object"),
         (changed((*ENTRY, "metrics", "ferplus8", "f1"), [0.1]), "weights.tiny.metrics.ferplus8.f1: must be a number"),
         (changed((*ENTRY, "metrics", "ferplus8", "ok"), True), "weights.tiny.metrics.ferplus8.ok"),
@@ -155,6 +202,8 @@ def test_what_is_wrong_is_named(raw, message, tmp_path):
         ("1" * 5000, "is not JSON"),
         ('{"a": NaN}', "NaN is not a JSON number"),
         ('{"a": 1, "b": 2, "a": 3}', "'a' stands twice"),
+        ('{"\\u001b[2J": 1}', r"the key '\\x1b\[2J' has control characters"),
+        (" " * (4 * 1024**2 + 1), "more than any manifest needs"),
     ],
 )
 def test_what_is_not_json_is_refused(text, message, tmp_path):
@@ -191,6 +240,59 @@ def test_everything_bundled_is_what_the_manifest_says():
             total += sum(path.stat().st_size for path in paths.values())
     assert 0 < total <= 15 * 1024**2  # the wheel's share of weights
     assert "detector" in manifest.default
+
+
+def test_sixteen_levels_of_metrics_are_read(tmp_path):
+    assert parse_manifest(changed((*ENTRY, "metrics"), nested(16)), tmp_path).named("tiny").metrics["x"]["x"]
+
+
+# --- every byte counts
+
+
+def flips(size, many):
+    """Offsets in a file of this size: both ends, and some between, and one of the eight bits of each."""
+    rng = np.random.default_rng(size)
+    return [(int(place), int(rng.integers(8))) for place in (0, size - 1, *rng.integers(0, size, many))]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [(entry.name, role) for entry in load_manifest().weights.values() for role in entry.served]
+)
+def test_a_flipped_bit_of_what_is_bundled_is_refused(name, role, tmp_path):
+    entry = load_manifest().named(name)
+    path = tmp_path / entry.files[role].path
+    data = bytearray((entry.folder / path.name).read_bytes())
+    entry = dataclasses.replace(entry, folder=tmp_path)
+    for turn, (place, bit) in enumerate(flips(len(data), 6)):
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+        os.utime(path, ns=(0, turn))  # two writes may fall into one tick of the file system
+        with pytest.raises(WeightsIntegrityError, match=rf"{re.escape(str(path))} has the SHA-256 .*; reinstall"):
+            resolve(entry, roles=[role])
+        data[place] ^= 1 << bit
+    path.write_bytes(data)
+    os.utime(path, ns=(0, 99))
+    assert resolve(entry, roles=[role]) == {role: path}
+
+
+def test_a_flipped_bit_anywhere_never_reaches_a_network(triplet_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
+    shutil.copytree(triplet_weights.parent, tmp_path, dirs_exist_ok=True)
+    entry = load_manifest(tmp_path / triplet_weights.name).entry(None, "encoder")
+    crop, vectors = np.zeros((48, 48), np.uint8), np.eye(2, 16, dtype=np.float32)
+    uses = {"onnx": lambda a: a.embed(crop, cropped=True), "triplet": lambda a: a.similarity(*vectors)}
+    for role, file in entry.files.items():
+        path = tmp_path / file.path
+        whole = path.read_bytes()
+        for turn, (place, bit) in enumerate(flips(file.size, 60)):
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            path.write_bytes(data)
+            os.utime(path, ns=(0, turn))
+            analyzer = Analyzer(tmp_path / triplet_weights.name)
+            with pytest.raises(WeightsIntegrityError, match=rf"{re.escape(str(path))} .*; reinstall"):
+                uses[role](analyzer)
+        path.write_bytes(whole)
 
 
 # --- resolve
@@ -292,7 +394,7 @@ def test_a_broken_download_is_seen(published, monkeypatch):
     entry, path = published
     path.write_bytes(b"published weightz")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(path))
-    with pytest.raises(WeightsIntegrityError, match=r"delete .*tiny\.onnx"):
+    with pytest.raises(WeightsIntegrityError, match=r"tiny\.onnx .*weights pull --force someone/tiny@0123.*:tiny$"):
         resolve(entry)
 
 
@@ -333,16 +435,126 @@ def test_errors_of_the_library_become_ours(published, monkeypatch, error):
 
     if error == "http":
         error = HttpError("503")
-        monkeypatch.setitem(sys.modules, "huggingface_hub.errors", types.SimpleNamespace(HTTPError=HttpError))
+        monkeypatch.setitem(sys.modules, "huggingface_hub.errors", types.SimpleNamespace(HfHubHTTPError=HttpError))
         monkeypatch.setattr(huggingface_hub, "errors", sys.modules["huggingface_hub.errors"], raising=False)
 
     def download(*_, **__):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "WAITS", ())
     with pytest.raises(WeightsUnavailableError, match=type(error).__name__) as caught:
         resolve(published[0])
     assert caught.value.__cause__ is error
+
+
+# --- the triplet head
+
+
+def head_entry(folder, array, *, width=None):
+    """An entry whose triplet file holds what `np.save` makes of the arrays, or these bytes."""
+    path = folder / "tiny-triplet.npy"
+    with path.open("wb") as stream:
+        if isinstance(array, bytes):
+            stream.write(array)
+        else:
+            for one in array if isinstance(array, tuple) else (array,):
+                np.save(stream, one)
+    (folder / "tiny.onnx").write_bytes(b"weights of a student")
+    raw = manifest_value(file_entry(folder / "tiny.onnx"), file_entry(path))
+    if width is not None:
+        raw["weights"]["tiny"]["outputs"]["triplet"] = width
+    return parse_manifest(raw, folder).named("tiny")
+
+
+def test_a_head_is_read(tmp_path):
+    for array in (HEAD, np.asfortranarray(HEAD)):
+        entry = head_entry(tmp_path, array)
+        head = load_head(entry)
+        assert head.dtype == np.float32
+        assert np.array_equal(head, HEAD)
+    assert set(resolve(entry)) == {"onnx", "triplet"}  # verified, and fetched, with the rest
+
+
+def test_a_tampered_head_is_seen(tmp_path):
+    entry = head_entry(tmp_path, HEAD)
+    path = tmp_path / "tiny-triplet.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsIntegrityError, match=r"tiny-triplet\.npy has the SHA-256 .*reinstall"):
+        load_head(entry)
+    path.write_bytes(data[:-4])
+    with pytest.raises(WeightsIntegrityError, match=r"tiny-triplet\.npy has \d+ bytes"):
+        load_head(entry)
+
+
+class Trap:
+    """Says so where it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def npy(header):
+    """A .npy file, version 1.0, with this header and no data."""
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def of_shape(text):
+    return npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {text}, }}")
+
+
+def poisoned(value):
+    head = HEAD.copy()
+    head[3, 4] = value
+    return head
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([Trap()], object), "Object arrays cannot be loaded"),
+        (pickle.dumps(Trap()), r"is not a \.npy file of numbers"),
+        (b"\x93NUMPY", r"is not a \.npy file of numbers"),
+        (npy("{'descr': ("), "TokenError"),
+        (npy("  1\n 2\n"), "IndentationError"),
+        (npy("{[]: 1}"), "TypeError"),
+        (npy("-" * 9000 + "1"), r"is not a \.npy file of numbers"),
+        (of_shape(f"({2**70},)"), "OverflowError"),
+        (of_shape(f"({2**60},)"), "MemoryError"),
+        (of_shape("(32, 17)"), "ValueError"),
+        ((HEAD, HEAD), "more than one array"),
+        (HEAD.astype(np.float64), r"must hold float32 \(32, 17\), got float64 \(32, 17\)"),
+        (HEAD[:, :-1], r"must hold float32 \(32, 17\), got float32 \(32, 16\)"),
+        (HEAD[:31], r"got float32 \(31, 17\)"),
+        (HEAD.T, r"got float32 \(17, 32\)"),
+        (HEAD.ravel(), r"got float32 \(544,\)"),
+        (poisoned(np.nan), "not finite"),
+        (poisoned(np.inf), "not finite"),
+    ],
+)
+def test_a_file_that_is_no_head_is_refused(tmp_path, array, message):
+    with pytest.raises(WeightsIntegrityError, match=f"{message}.*export the weights again"):
+        load_head(head_entry(tmp_path, array))
+
+
+def test_a_head_cut_short_is_refused(tmp_path):
+    whole = head_entry(tmp_path, HEAD)
+    data = (tmp_path / whole.files["triplet"].path).read_bytes()
+    with pytest.raises(WeightsIntegrityError, match="export the weights again"):
+        load_head(head_entry(tmp_path, data[:-4]))
+
+
+def test_the_head_has_the_width_of_the_manifest(tmp_path):
+    with pytest.raises(WeightsIntegrityError, match=r"must hold float32 \(16, 17\), got float32 \(32, 17\)"):
+        load_head(head_entry(tmp_path, HEAD, width=16))
+    assert load_head(head_entry(tmp_path, HEAD[:16], width=16)).shape == (16, DIMENSION + 1)
+
+
+def test_weights_without_a_head_say_so(student):
+    with pytest.raises(UnknownWeightsError, match="tiny has no 'triplet' file; it has: onnx"):
+        load_head(student[0])
 
 
 def test_the_manifest_is_not_changed_by_reading():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from fevertools.cli._parser import EXIT_CODES, FAILED, INTERRUPTED, UNUSABLE, make_parser
+from fevertools.cli._parser import CLOSED, EXIT_CODES, FAILED, INTERRUPTED, UNUSABLE, make_parser
 from fevertools.errors import DegenerateFaceError, FevertoolsError, ImageError
 
 __all__ = ["main", "EXIT_CODES"]
@@ -33,22 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, one of `EXIT_CODES`. Errors that the package raises on purpose become one line on stderr.
     """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _take_closed_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal's encoding lacks must not end a long run.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(arguments)
         # Here, so that a closed pipe is noticed before the interpreter's own last flush.
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _forget_stdout()
-        return 0
+        _forget_unwritable()
+        return CLOSED
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except (ImageError, DegenerateFaceError) as error:
         return _complain(f"error: {error}", FAILED)
-    except (FevertoolsError, OSError) as error:
+    except FevertoolsError as error:
+        return _complain(f"error: {error}", UNUSABLE)
+    except OSError as error:
+        _forget_unwritable()
         return _complain(f"error: {error}", UNUSABLE)
 
 
@@ -70,7 +76,25 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-def _forget_stdout() -> None:
-    """The reader has gone (`| head`); what is still buffered goes nowhere."""
-    with suppress(OSError, ValueError):  # a stdout without a file descriptor
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _forget_unwritable() -> None:
+    """Where a reader has gone (`| head`), or there is no room, what is still buffered goes nowhere.
+
+    It would fail once more when the interpreter ends.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):  # one without a file descriptor
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _take_closed_descriptors() -> None:
+    """Let no file of ours have the number of a closed stdin, stdout or stderr: C libraries write messages there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        # `print(file=None)` would write to stdout.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process

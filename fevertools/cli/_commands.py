@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -20,12 +20,16 @@ from fevertools.errors import FevertoolsError, ImageError, UnreadableImageError
 from fevertools.image import load
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import ROLES, WeightsEntry, load_manifest
-from fevertools.pipeline import Analyzer
-from fevertools.similarity import similarity as compare
+from fevertools.pipeline import Analyzer, fills_window
 from fevertools.streaming import Progress, read_ahead
 from fevertools.types import Face, FaceResult, UInt8Image
 
 Records: TypeAlias = Generator[Record, None, None]
+
+_ANALYZER_OPTIONS: Final = (
+    "weights", "device", "threads", "batch_size", "flip", "min_face_size", "max_faces", "largest", "cache_dir",
+    "local_files_only",
+)  # fmt: skip
 
 
 def detect(options: argparse.Namespace) -> int:
@@ -87,7 +91,7 @@ def similarity(options: argparse.Namespace) -> int:
                 )
                 return FAILED
             vectors.append(found[0])
-    print(f"{compare(vectors[0], vectors[1]):.6f}")
+        print(f"{analyzer.similarity(*vectors, metric=options.metric):.6f}")
     return FINE
 
 
@@ -102,13 +106,16 @@ def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str
         metadata = _metadata(options.command, analyzer.entry, options, *names)
         if not options.cropped:
             metadata["detector"] = _identity(load_manifest().entry(None, "detector"))
-        with open_sink(options, columns(options.command, analyzer.entry.dimension), metadata) as sink:
+
+        def is_group(images: int, faces: int) -> bool:
+            return fills_window(images, faces, options.batch_size)
+
+        with open_sink(options, columns(options.command, analyzer.entry.dimension), metadata, is_group) as sink:
             return _run(options, sink, lambda images: _analyses(options, analyzer, images, extra))
 
 
 def _analyzer(options: argparse.Namespace, **changes: Any) -> Analyzer:
-    names = ("weights", "device", "threads", "batch_size", "flip", "min_face_size", "max_faces", "largest")
-    given = {name: value for name, value in vars(options).items() if name in names}
+    given = {name: value for name, value in vars(options).items() if name in _ANALYZER_OPTIONS}
     return Analyzer(**{**given, **changes})
 
 

@@ -85,6 +85,10 @@ def _text(fact: Any) -> str:
 
 
 def _version(module: str) -> str:
+    if module == "onnxruntime":
+        from fevertools.session import runtime
+
+        return str(runtime().__version__)
     return str(getattr(importlib.import_module(module), "__version__", "unknown"))
 
 
@@ -112,9 +116,9 @@ def _rivalry() -> list[str]:
 
 
 def _providers() -> list[str]:
-    import onnxruntime
+    from fevertools.session import runtime
 
-    return list(onnxruntime.get_available_providers())
+    return list(runtime().get_available_providers())
 
 
 def _devices() -> list[str]:

@@ -1,5 +1,6 @@
 """Annotated pictures: boxes, scores and landmarks, drawn at a size that suits the picture."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -79,8 +80,14 @@ def save(picture: UInt8Image, path: Path) -> None:
         raise OptionError(f"cannot draw to {path}: {error.err}; use another suffix, such as .png") from error
     if not whole:
         raise OptionError(f"cannot draw to {path}; use another suffix, such as .png")
-    # Not cv2.imwrite, which cannot open every file name on Windows.
-    path.write_bytes(data.tobytes())
+    # Under a short and hidden name first, so that no half picture is ever found under its own.
+    temporary = path.with_name(f".{os.getpid()}.tmp")
+    try:
+        # Not cv2.imwrite, which cannot open every file name on Windows.
+        temporary.write_bytes(data.tobytes())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class Album:

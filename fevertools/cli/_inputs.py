@@ -48,6 +48,9 @@ def expand(arguments: Iterable[str], problem: Problem) -> Iterator[Input]:
 
 def _listed(problem: Problem) -> Iterator[Input]:
     """The paths on stdin. Taken literally: a file may be called `a[1].jpg`."""
+    if sys.stdin is None:
+        problem("stdin is closed, so no list came from there")
+        return
     for line in sys.stdin.buffer:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
@@ -61,11 +64,15 @@ def _named(argument: str, problem: Problem) -> Iterator[Input]:
     suffix = os.path.splitext(argument)[1]
     # *.dat asks for just that; photos/* for images.
     any_file = bool(suffix) and not _MAGIC.search(suffix)
-    matches = sorted(glob.iglob(argument, recursive=True))
+    try:
+        matches = sorted(glob.iglob(argument, recursive=True))
+    except RecursionError:
+        problem(f"the folders of {argument!r} are nested too deep for a pattern; name the folder itself")
+        return
     found = False
     for match in matches:
         if os.path.isdir(match):
-            images = _walk(match, "", problem)
+            images = _walk(match, problem)
         else:
             images = iter([Input(match, os.path.basename(match))] if any_file or _is_image(match) else [])
         for image in images:
@@ -80,27 +87,34 @@ def _path(path: str, problem: Problem) -> Iterator[Input]:
         yield Input(path, os.path.basename(path))
         return
     found = False
-    for image in _walk(path, "", problem):
+    for image in _walk(path, problem):
         found = True
         yield image
     if not found:
         problem(f"no image in the folder {path!r}")
 
 
-def _walk(folder: str, below: str, problem: Problem) -> Iterator[Input]:
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        problem(f"cannot list the folder {folder!r}: {error.strerror}")
-        return
-    for entry in entries:
-        name = os.path.join(below, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, name, problem)
+def _walk(folder: str, problem: Problem) -> Iterator[Input]:
+    # A stack and not a call a level: folders may be nested deeper than calls.
+    levels, start = [_entries(folder, problem)], len(os.path.join(folder, ""))
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif entry.is_dir(follow_symlinks=False):
+            levels.append(_entries(entry.path, problem))
         # A broken link is an image that fails, not one that was never there.
         elif _is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
-            yield Input(entry.path, name)
+            yield Input(entry.path, entry.path[start:])
+
+
+def _entries(folder: str, problem: Problem) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as listing:
+            return iter(sorted((e for e in listing if not e.name.startswith(".")), key=lambda e: e.name))
+    except OSError as error:
+        problem(f"cannot list the folder {folder!r}: {error.strerror}")
+        return iter(())
 
 
 def _is_image(path: str) -> bool:

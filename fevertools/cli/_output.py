@@ -1,25 +1,29 @@
 """Where rows go: to stdout as they come, or to a journal that becomes the output file at the end.
 
 The journal, FILE.partial, holds JSON lines: a header that says how the rows are made, then one record an image, also
-for images without faces and for those that failed. It is what --resume goes on from.
+for images without faces and for those that failed. It is what --resume goes on from, after the last group of images
+that is whole: a group shares a run of the encoder, and the last bits of an embedding may depend on the others in it.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Protocol, Self
+from typing import IO, Final, Protocol, Self, TypeAlias
 
 from fevertools.cli._parser import FORMATS, SUFFIXES
-from fevertools.cli._rows import Column, Record, Row, rows
+from fevertools.cli._rows import Column, Record, Row, is_record, rows
 from fevertools.cli._writers import TEXTS, WRITERS, Metadata, import_parquet
 from fevertools.errors import OptionError
 
 FAILED_IMAGE: Final = -1
+
+IsGroup: TypeAlias = Callable[[int, int], bool]
+"""Whether so many images, with so many faces, are a whole group."""
 
 
 class Sink(Protocol):
@@ -43,11 +47,17 @@ class Sink(Protocol):
     ) -> None: ...
 
 
-def open_sink(options: argparse.Namespace, columns: Sequence[Column], metadata: Metadata) -> Sink:
-    """The sink that the options ask for.
+def open_sink(
+    options: argparse.Namespace,
+    columns: Sequence[Column],
+    metadata: Metadata,
+    is_group: IsGroup = lambda images, faces: True,
+) -> Sink:
+    """The sink that the options ask for. Images are in groups where they depend on each other.
 
     Raises:
-        OptionError: the format is unknown or cannot go to stdout, the file exists, or the journal is of another run.
+        OptionError: the format is unknown or cannot go to stdout, stdout is closed, the file exists, or the journal is
+            of another run.
         MissingExtraError: Parquet without pyarrow; told now, not after hours of work.
     """
     to_stdout = options.output in (None, "-")
@@ -55,7 +65,9 @@ def open_sink(options: argparse.Namespace, columns: Sequence[Column], metadata: 
     if form == "parquet":
         import_parquet()
     if not to_stdout:
-        return JournalSink(Path(options.output), form, columns, metadata, options.resume, options.overwrite)
+        return JournalSink(Path(options.output), form, columns, metadata, options.resume, options.overwrite, is_group)
+    if sys.stdout is None:
+        raise OptionError("stdout is closed; name a file with -o")
     if form not in TEXTS:
         raise OptionError(f"{form} cannot go to stdout; name a file with -o, or use --format {' or '.join(TEXTS)}")
     if options.resume:
@@ -112,9 +124,10 @@ class JournalSink:
         metadata: how the rows are made; a journal is gone on with only if its own is the same.
         resume: go on with a journal that is there.
         overwrite: replace a file, or a journal, that is there.
+        is_group: see `open_sink`.
 
     Raises:
-        OptionError: a file or journal is in the way, or the journal was made in another way.
+        OptionError: a file or journal is in the way, the journal was made in another way, or another run writes it.
     """
 
     def __init__(
@@ -125,17 +138,17 @@ class JournalSink:
         metadata: Metadata,
         resume: bool,
         overwrite: bool,
+        is_group: IsGroup,
     ) -> None:
         self._path, self._form, self._columns, self._metadata = path, form, columns, metadata
         self._journal = path.with_name(f"{path.name}.partial")
         self._stream: IO[str] | None = None
         self._check_way(resume, overwrite)
-        # "x": a run that began at the same time must not be written over.
-        self._new = "w" if resume or overwrite else "x"
+        self._may_go_on = resume or overwrite
         self.done: Mapping[str, int] = {}
         self._end = 0  # bytes of the journal that are whole
         if resume and self._journal.exists():
-            self.done, self._end = _read_journal(self._journal, metadata)
+            self.done, self._end = _read_journal(self._journal, columns, metadata, is_group)
         self._strays = set(self.done)  # journaled images that this run's inputs do not name
 
     def _check_way(self, resume: bool, overwrite: bool) -> None:
@@ -162,8 +175,11 @@ class JournalSink:
         self._stream.flush()
 
     def _open(self) -> IO[str]:
-        """The journal, cut to its whole lines; with a header where it has none."""
-        stream = self._journal.open("r+" if self._end else self._new, encoding="ascii", newline="\n")
+        """The journal, cut to its whole groups; with a header where it has none."""
+        # "x": a run that began at the same time must not be written over.
+        mode = "r+" if self._may_go_on and self._journal.exists() else "x"
+        stream = self._journal.open(mode, encoding="ascii", newline="\n")
+        _lock(stream, self._journal)
         stream.seek(self._end)
         stream.truncate()
         if not self._end:
@@ -174,13 +190,15 @@ class JournalSink:
         """Write FILE as a whole, then drop the journal. Rows of images that the inputs no longer name are left out."""
         if self._stream is None:
             self._stream = self._open()
-        self._stream.close()
+        self._stream.flush()
         temporary = self._path.with_name(f"{self._path.name}.tmp")
         try:
             WRITERS[self._form](temporary, self._rows(), self._columns, self._metadata)
+            _sync(temporary)
             os.replace(temporary, self._path)
         finally:
             temporary.unlink(missing_ok=True)
+        self._stream.close()  # and with it the lock
         self._journal.unlink()
 
     def _rows(self) -> Iterator[Row]:
@@ -204,20 +222,50 @@ class JournalSink:
             print(f"fevertools: finished images are in {self._journal}; --resume goes on from there", file=sys.stderr)
 
 
-def _read_journal(journal: Path, metadata: Metadata) -> tuple[dict[str, int], int]:
-    """Images that the journal holds, and the bytes up to the first line that is not whole."""
+def _lock(stream: IO[str], journal: Path) -> None:
+    """Keep other runs out, until the stream is closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise OptionError(f"another run writes {journal}; wait for its end, or name another file with -o") from error
+    except OSError:
+        return  # a network drive without locks
+
+
+def _sync(path: Path) -> None:
+    """Have the bytes on the disk before the name is: a loss of power could leave an empty file."""
+    with path.open("rb+") as stream:
+        os.fsync(stream)
+
+
+def _read_journal(
+    journal: Path, columns: Sequence[Column], metadata: Metadata, is_group: IsGroup
+) -> tuple[dict[str, int], int]:
+    """Images of the groups that are whole in the journal, and the bytes up to their end."""
     done: dict[str, int] = {}
-    end = 0
+    group: dict[str, int] = {}
+    end = read = 0
     with journal.open("rb") as stream:
         for line in stream:
             record = _parse(line)
             if record is None:
                 break
+            read += len(line)
             if end == 0:
                 _check_header(journal, record, metadata)
-            else:
-                done[record["source"]] = FAILED_IMAGE if record["error"] is not None else len(record["faces"])
-            end += len(line)
+                end = read
+                continue
+            if not is_record(record, columns):
+                break
+            group[record["source"]] = FAILED_IMAGE if record["error"] is not None else len(record["faces"])
+            if is_group(len(group), sum(max(faces, 0) for faces in group.values())):
+                done |= group
+                group, end = {}, read
     return done, end
 
 
@@ -225,7 +273,7 @@ def _parse(line: bytes) -> Record | None:
     """The object on the line; None where it is cut or damaged."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if line.endswith(b"\n") and isinstance(record, dict) else None
 

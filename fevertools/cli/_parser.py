@@ -10,6 +10,7 @@ FINE: Final = 0
 FAILED: Final = 1
 UNUSABLE: Final = 2
 INTERRUPTED: Final = 130
+CLOSED: Final = 141
 
 EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -19,6 +20,7 @@ EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
         UNUSABLE: "the run could not be made: bad options, no input found, output exists or cannot be written, "
         "unknown or broken weights, device not available",
         INTERRUPTED: "interrupted; with -o, --resume goes on",
+        CLOSED: "the reader of stdout or stderr went away, as in `| head -1`",
     }
 )
 """Every exit code and its meaning."""
@@ -37,6 +39,9 @@ SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
 
 FORMATS: Final = tuple(dict.fromkeys(SUFFIXES.values()))
 
+METRICS: Final = ("triplet", "cosine")
+"""Those of `similarity.METRICS`, which are not imported for the sake of NumPy."""
+
 _INPUTS: Final = """\
 inputs:
   Files, folders (searched recursively for images, in sorted order, hidden files left out), patterns (quoted ones
@@ -49,6 +54,14 @@ outputs:
   .jsonl, .npz, .parquet (needs the extra `parquet`). With -o every finished image goes first to FILE.partial; FILE
   appears at the end, whole. After a kill or Ctrl-C give the same command again with --resume.
 """
+
+_WEIGHTS: Final = (
+    "a name, see `fevertools weights list`; the path of a manifest (.json); or ORGANISATION/NAME@REVISION:ENTRY of a "
+    "repository on the Hugging Face Hub"
+)
+_WHAT: Final[Mapping[str, str]] = MappingProxyType(
+    {"names": _WEIGHTS, "source": "the path of a manifest (.json), or ORGANISATION/NAME@REVISION of a repository"}
+)
 
 _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -74,12 +87,15 @@ examples:
 examples:
   fevertools similarity smile.jpg frown.jpg
   fevertools similarity --cropped crop1.png crop2.png
+  fevertools similarity --metric cosine smile.jpg frown.jpg
 """,
         "weights": """\
 examples:
   fevertools weights list
   fevertools weights verify
   fevertools weights path mtcnn
+  fevertools weights list ORGANISATION/NAME
+  fevertools weights pull ORGANISATION/NAME@COMMIT:ENTRY
 """,
         "doctor": """\
 examples:
@@ -106,7 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("classify", "label, probabilities of eight emotions and entropy of each face"),
     ):
         _add_table(_add(commands, name, text, _INPUTS, _OUTPUTS), name)
-    _add_similarity(_add(commands, "similarity", "how alike the expressions of two pictures look: cosine, -1 to 1"))
+    _add_similarity(_add(commands, "similarity", "how alike the expressions of two pictures look, -1 to 1"))
     _add_weights(_add(commands, "weights", "list, verify, fetch or find model weights"))
     doctor = _add(commands, "doctor", "check the installation: versions, devices, weights, a self-test")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
@@ -180,10 +196,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser, *, encoder: bool) -> None:
     if encoder:
-        parser.add_argument("--weights", metavar="NAME", help="encoder weights, see `fevertools weights list`")
+        parser.add_argument("--weights", metavar="NAME", help=f"encoder weights: {_WEIGHTS}")
         parser.add_argument("--batch-size", type=_count, default=64, metavar="N", help="faces in one run (default: 64)")
         parser.add_argument("--flip", action="store_true", help="average with the mirror image; twice the work")
         parser.add_argument("--cropped", action="store_true", help="every image is one framed face; detect nothing")
+    _add_offline(parser)
+    _add_cache_dir(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or another, see `fevertools doctor`")
     parser.add_argument("--threads", type=_count, metavar="N", help="CPU threads of one run (default: all cores)")
     parser.add_argument(
@@ -191,21 +209,41 @@ def _add_network(parser: argparse.ArgumentParser, *, encoder: bool) -> None:
     )
 
 
+def _add_offline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--offline", action="store_true", dest="local_files_only", help="use no network, only what is here already"
+    )
+
+
+def _add_cache_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache-dir", metavar="DIR", help="cache of the Hugging Face Hub (default: the Hub's own)")
+
+
 def _add_similarity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a picture; its largest face is taken")
     parser.add_argument("b", metavar="B", help="another")
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        help="triplet: on the head trained on triplets of faces; cosine: of the embeddings themselves "
+        "(default: triplet where the weights have that head, else cosine)",
+    )
     _add_network(parser, encoder=True)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
-    named: Sequence[tuple[str, str | None, str]] = (
-        ("list", None, "every entry of the manifest"),
-        ("verify", "*", "size and SHA-256 of the files on this machine (default: all entries)"),
-        ("pull", "+", "fetch what is not here yet, and verify it"),
-        ("path", "+", "where the files are, one a line; fetches nothing"),
+    named: Sequence[tuple[str, str, str, str]] = (
+        ("list", "source", "?", "every entry of a manifest (default: that of the package)"),
+        ("verify", "names", "*", "size and SHA-256 of the files on this machine (default: all entries)"),
+        ("pull", "names", "+", "fetch what is not here yet, and verify it"),
+        ("path", "names", "+", "where the files are, one a line; fetches nothing"),
     )
-    for name, many, text in named:
+    for name, what, many, text in named:
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if many is not None:
-            action.add_argument("names", nargs=many, metavar="NAME", help="name of an entry")
+        action.add_argument(what, nargs=many, metavar=what.upper().rstrip("S"), help=_WHAT[what])
+        _add_cache_dir(action)
+    _add_offline(actions.choices["list"])
+    actions.choices["pull"].add_argument(
+        "--force", action="store_true", help="fetch again what is here, which mends a broken cache"
+    )

@@ -38,6 +38,9 @@ _FACE: Final = (
     ),
 )
 
+_OF_THE_IMAGE: Final = ("source", "face")
+_TYPES: Final[Mapping[str, type]] = MappingProxyType({"str": str, "int32": int, "float32": float})
+
 _EXPRESSION: Final = (
     Column("label", "str"),
     Column("probabilities", "float32", (len(EMOTIONS),), tuple(f"p_{label}" for label in EMOTIONS), EMOTIONS),
@@ -64,6 +67,33 @@ def rows(record: Record) -> Iterator[Row]:
     source = printable(record["source"])
     for index, face in enumerate(record["faces"]):
         yield {"source": source, "face": index, **face}
+
+
+def is_record(record: Record, columns: Sequence[Column]) -> bool:
+    """Whether this object is a record with the values of these columns, and no other damaged or foreign one."""
+    cells = {column.name: column for column in columns if column.name not in _OF_THE_IMAGE}
+    return (
+        record.keys() == {"source", "faces", "error"}
+        and isinstance(record["source"], str)
+        and isinstance(record["error"], str | None)
+        and isinstance(record["faces"], list)
+        and all(
+            isinstance(face, dict)
+            and face.keys() == cells.keys()
+            and all(_fits(face[name], column.dtype, column.shape) for name, column in cells.items())
+            for face in record["faces"]
+        )
+    )
+
+
+def _fits(value: object, dtype: str, shape: tuple[int, ...]) -> bool:
+    if not shape:
+        return type(value) is _TYPES[dtype]
+    if not isinstance(value, list) or len(value) != shape[0]:
+        return False
+    if len(shape) == 1:
+        return set(map(type, value)) == {_TYPES[dtype]}  # embeddings are long
+    return all(_fits(item, dtype, shape[1:]) for item in value)
 
 
 def printable(path: str) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -107,8 +108,11 @@ def _write_npz(path: Path, rows: Iterable[Row], columns: Sequence[Column], metad
     arrays: dict[str, Any] = {
         column.name: np.concatenate([chunk.pop(column.name) for chunk in chunks]) for column in columns
     }
-    with path.open("wb") as stream:
-        np.savez(stream, metadata=np.array(json.dumps(metadata)), **arrays)
+    # As `np.savez`, which before NumPy 2 leaves its archive open on a full disk, and a traceback on stderr.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in {"metadata": np.array(json.dumps(metadata)), **arrays}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 def _write_parquet(path: Path, rows: Iterable[Row], columns: Sequence[Column], metadata: Metadata) -> None:

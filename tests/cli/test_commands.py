@@ -14,6 +14,7 @@ from fevertools import errors
 from fevertools.cli import EXIT_CODES, _doctor, _parser, main
 from fevertools.cli._draw import WRITABLE, annotate
 from fevertools.cli._writers import TEXTS, WRITERS
+from fevertools.similarity import METRICS
 from fevertools.types import Face
 from tests.cli.conftest import ROOT, json_rows, process, save_crop, start
 
@@ -59,6 +60,10 @@ def test_every_format_has_a_writer():
     assert set(TEXTS) <= set(WRITERS)
 
 
+def test_every_metric_can_be_asked_for():
+    assert set(_parser.METRICS) == set(METRICS)
+
+
 def test_help_needs_no_network_library():
     """The package's own __init__ is left out: this is about what the command line adds."""
     code = (
@@ -94,7 +99,7 @@ def test_a_closed_pipe_ends_quietly(tmp_path, cropped):
     os.close(reader)  # the reader has gone before the first row
     with os.fdopen(writer, "wb") as pipe, start("embed", tmp_path / "many", *cropped, stdout=pipe) as running:
         _, told = running.communicate(timeout=120)
-    assert (running.returncode, told) == (0, b"")
+    assert (running.returncode, told) == (141, b"")
 
 
 # -------------------------------------------------------------------------------------------------------------- detect
@@ -212,6 +217,25 @@ def test_similarity_is_the_cosine(crops, cropped, tiny_weights, capsys):
     assert float(capsys.readouterr().out) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
     assert main(["similarity", "crops/a.png", "crops/a.png", *cropped]) == 0
     assert float(capsys.readouterr().out) == pytest.approx(1, abs=1e-6)
+
+
+def test_similarity_takes_a_metric(crops, tiny_weights, triplet_weights, capsys):
+    pytest.importorskip("onnx")
+    from tests._tiny import reference, reference_similarity
+
+    pictures = np.stack([np.asarray(Image.open(f"crops/{name}.png")) for name in "ab"])[..., None]
+    a, b = reference(pictures)[0]
+    triplet, cosine = reference_similarity(a, b), a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    command = ["similarity", "crops/a.png", "crops/b.png", "--cropped", "--weights"]
+    for options, expected in (([], triplet), (["--metric", "triplet"], triplet), (["--metric", "cosine"], cosine)):
+        assert main([*command, str(triplet_weights), *options]) == 0
+        assert float(capsys.readouterr().out) == pytest.approx(expected, abs=1e-5)
+    assert main([*command, str(tiny_weights), "--metric", "triplet"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "tiny has no triplet head" in captured.err
+    assert main([*command, str(tiny_weights), "--metric", "dot"]) == 2
+    assert "usage:" in capsys.readouterr().err
 
 
 def test_similarity_without_a_face_says_so(astronaut, tmp_path, tiny_weights, capsys):
