@@ -64,10 +64,15 @@ class Encoder:
 
     def _check_graph(self) -> None:
         geometry = self._input.geometry
-        found: set[_Node] = {
-            (node.name, node.type, tuple(dim if isinstance(dim, int) else None for dim in node.shape))
-            for node in (*self._session.get_inputs(), *self._session.get_outputs())
-        }
+        try:
+            found: set[_Node] = {
+                (node.name, node.type, tuple(dim if isinstance(dim, int) else None for dim in node.shape))
+                for node in (*self._session.get_inputs(), *self._session.get_outputs())
+            }
+        except UnicodeDecodeError as error:
+            raise WeightsIntegrityError(
+                f"the graph of {self.entry.name} has a name that is not UTF-8; export the weights again"
+            ) from error
         expected: set[_Node] = {(self._input.name, "tensor(uint8)", (None, geometry.height, geometry.width, 1))}
         expected |= {(name, "tensor(float)", (None, self.entry.outputs[name])) for name in OUTPUTS}
         if found != expected:

@@ -157,8 +157,12 @@ def _load(
         ) from error
     source = model if isinstance(model, bytes) else str(model)
     onnxruntime = runtime()
+    # With a fallback ONNX Runtime loads once more what it could not load, and says so on stdout, among a user's rows.
+    fallback = len(providers) > 1
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=[(name, dict(o)) for name, o in providers])
+        session = onnxruntime.InferenceSession(
+            source, options, providers=[(name, dict(o)) for name, o in providers], enable_fallback=fallback
+        )
     except refusals() as error:
         raise WeightsIntegrityError(f"ONNX Runtime cannot load the model ({name}): {error}") from error
     _watch_forks()

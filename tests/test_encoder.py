@@ -134,6 +134,18 @@ def four_to_one(model):
     planes.CopyFrom(onnx.numpy_helper.from_array(np.array([-1, 1, 96, 96], np.int64), "planes"))
 
 
+def test_a_graph_with_a_broken_name_is_refused(tmp_path):
+    manifest = write_weights(tmp_path)
+    model = onnx.load(tmp_path / "tiny.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "axis"
+    data = model.SerializeToString()
+    assert data.count(b"axis") == 1
+    (tmp_path / "tiny.onnx").write_bytes(data.replace(b"axis", b"\xfe\xff\xfe\xff"))
+    manifest.write_text(json.dumps(manifest_value(file_entry(tmp_path / "tiny.onnx"))), "utf-8")
+    with pytest.raises(WeightsIntegrityError, match="not UTF-8"):
+        make(manifest)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

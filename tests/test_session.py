@@ -1,11 +1,13 @@
 """Sessions: device names, the check that the asked provider is really used, and what a bad model file says."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from onnxruntime.capi import onnxruntime_inference_collection
 
 from fevertools import session
 from fevertools.errors import DeviceUnavailableError, OptionError, WeightsIntegrityError, WeightsUnavailableError
@@ -56,7 +58,10 @@ def cuda_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     make = onnxruntime.InferenceSession
 
-    def fall_back(model: object, options: object, providers: list[tuple[str, dict[str, str]]]) -> object:
+    def fall_back(
+        model: object, options: object, providers: list[tuple[str, dict[str, str]]], enable_fallback: bool
+    ) -> object:
+        assert enable_fallback
         asked.extend(providers)
         return make(model, options, providers=["CPUExecutionProvider"])
 
@@ -78,6 +83,18 @@ def test_a_silent_fall_back_is_an_error_when_the_device_was_asked_for(cuda_that_
 def test_auto_prefers_cuda_and_bears_a_silent_fall_back(cuda_that_does_not_start: list[Any]) -> None:
     assert make_session(MODEL).get_providers() == ["CPUExecutionProvider"]
     assert cuda_that_does_not_start[0][0] == "CUDAExecutionProvider"
+
+
+@pytest.mark.skipif(
+    "enable_fallback" not in inspect.signature(onnxruntime_inference_collection.Session.__init__).parameters,
+    reason="this ONNX Runtime always tries twice, and says so",
+)
+def test_a_model_that_cannot_be_loaded_leaves_stdout_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """It may be where a user's rows go."""
+    broken = MODEL.read_bytes().replace(b"Conv", b"C\xfe\xff\xfe")
+    with pytest.raises(WeightsIntegrityError, match="cannot load the model"):
+        make_session(broken)
+    assert capfd.readouterr().out == ""
 
 
 def test_providers_are_taken_in_place_of_the_device() -> None:

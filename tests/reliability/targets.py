@@ -24,7 +24,7 @@ from fevertools.cli import EXIT_CODES, main
 from fevertools.errors import FevertoolsError, ImageError, WeightsError
 from fevertools.manifest import load_manifest, manifest_path
 from fevertools.pipeline import Analyzer
-from tests._tiny import DIMENSION, HEAD, file_entry, manifest_value, write_weights
+from tests._tiny import DIMENSION, HEAD, file_entry, write_weights
 from tests.reliability import pictures
 from tests.reliability.mutations import deepen, mutate_bytes, mutate_json
 
@@ -76,9 +76,7 @@ class ManifestTarget:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        write_weights(Path(self._folder.name))
-        file = file_entry(Path(self._folder.name) / "tiny.onnx")
-        tiny = manifest_value(file, {"path": "tiny-triplet.npy", "size": 1, "sha256": "0" * 64})
+        tiny = json.loads(write_weights(Path(self._folder.name), head=HEAD).read_text("utf-8"))
         tiny["weights"]["tiny"]["hub"] = {"repo_id": "someone/tiny", "revision": "0123456789" * 4}
         self.seeds: Sequence[bytes] = [manifest_path().read_bytes(), json.dumps(tiny).encode()]
 
