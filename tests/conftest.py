@@ -43,3 +43,9 @@ def hub(monkeypatch, tmp_path):
     with Hub() as server:
         point_client(monkeypatch, server, tmp_path / "home")
         yield server
+
+
+@pytest.fixture
+def files(triplet_weights):
+    """What a repository on the Hub holds: the tiny student, its triplet head and their manifest, by name."""
+    return {path.name: path.read_bytes() for path in triplet_weights.parent.iterdir()}

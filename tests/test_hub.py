@@ -43,11 +43,6 @@ def slept(monkeypatch):
 
 
 @pytest.fixture
-def files(triplet_weights):
-    return {path.name: path.read_bytes() for path in triplet_weights.parent.iterdir()}
-
-
-@pytest.fixture
 def commit(hub, files):
     """A repository with the tiny student, its triplet head and their manifest; its one commit."""
     return hub.repo(REPO, files)

@@ -16,11 +16,6 @@ REPO = "example/faces"
 
 
 @pytest.fixture
-def files(triplet_weights):
-    return {path.name: path.read_bytes() for path in triplet_weights.parent.iterdir()}
-
-
-@pytest.fixture
 def commit(hub, files):
     return hub.repo(REPO, files)
 
