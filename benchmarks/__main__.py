@@ -1,7 +1,8 @@
-"""`python -m benchmarks tables`: write the tables of README and docs from benchmarks/results/*.json.
+"""Everything written from benchmarks/results/*.json.
 
-A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; `--check` only tells whether one is out of date.
-The model cards in docs/cards are written too, from weights_manifest.json.
+`python -m benchmarks tables` writes the tables of README and docs, which stand between `<!-- begin NAME -->` and
+`<!-- end NAME -->`, and the model cards in docs/cards; `--check` only tells whether one is out of date.
+`python -m benchmarks ablation` puts the ablation of the default weights into weights_manifest.json.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import Any
 
 from fevertools.manifest import load_manifest
 from fevertools.train.card import model_card
+from fevertools.train.export import read_manifest, update_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -123,6 +125,83 @@ def agreement() -> str:
     return "\n".join(rows) + f"\n\nThe default weights, `{name}`, metric `{metric}`, PublicTest."
 
 
+def embedding() -> str:
+    """What the embedding alone is worth: probes, triplets, transfer to LFW and what is left of the person."""
+    rows = header(
+        "weights", "FER-2013, probe %", "ferplus8, probe %", "triplets %", "LFW, zero-shot %", "LFW, probe C = 10000 %",
+        "LFW, probe C = 1 %", "identity AUC",
+    )  # fmt: skip
+    for path in sorted(RESULTS.glob("accuracy-*.json")):
+        result = json.loads(path.read_text())
+        if "probe" not in result:
+            continue
+        probes, transfer = (
+            (result["probe"][task]["all"]["accuracy"] for task in ("fer2013", "ferplus8")),
+            result["transfer"],
+        )
+        triplets = result["triplets"].get("head", result["triplets"]["embedding"])["all"]
+        recalls = (transfer["zero_shot"]["restricted"], *(transfer["probe"][f"C={c}"] for c in (10000, 1)))
+        cells = [f"{value:.2f}" for value in (*probes, triplets, *(figures["mean_recall"] for figures in recalls))]
+        rows.append(f"| {result['weights']} | {' | '.join(cells)} | {result['leakage']['auc']:.3f} |")
+    return "\n".join(rows) if len(rows) > 2 else "Nothing has been measured yet."
+
+
+ABLATION = {
+    "start": "face-recognition start, untouched",
+    "ferplus-mobilenet": "plain classifier",
+    "teacher-256": "teacher, D = 256",
+    "teacher-128": "teacher, D = 128",
+    "no-distillation": "student without distillation, short",
+    "no-unlabeled": "student without unlabeled faces, short",
+    "full-short": "full student, short",
+    "deepfever-s": "full student, as shipped",
+}
+"""Results file `ablation-KEY.json`, or `accuracy-KEY.json` for weights that ship -> what it is the result of."""
+
+
+def ablations() -> dict[str, dict[str, float]]:
+    """What each network of the ablation reaches on PrivateTest, those that have been measured."""
+    found = {}
+    for key, words in ABLATION.items():
+        paths = [path for kind in ("ablation", "accuracy") if (path := RESULTS / f"{kind}-{key}.json").is_file()]
+        result = json.loads(paths[0].read_text()) if paths else {}
+        if "embedding" not in result.get("triplets", {}):
+            continue
+        figures = {}
+        for name, protocol in result.get("PrivateTest", {}).get("single", {}).items():
+            figures[name] = protocol["all"]["accuracy"]
+        if figures:
+            figures["ferplus8 mean recall"] = result["PrivateTest"]["single"]["ferplus8"]["all"]["mean_recall"]
+        for name in ("embedding", "head"):
+            if name in result["triplets"]:
+                figures[f"triplets, {name}"] = result["triplets"][name]["all"]
+        found[words] = figures
+    return found
+
+
+def ablation() -> str:
+    """The table of the ablation."""
+    found = ablations()
+    if not found:
+        return "Nothing has been measured yet."
+    columns = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    rows = header("network", *(f"{name} %" for name in columns))
+    for words, figures in found.items():
+        cells = [f"{figures[name]:.2f}" if name in figures else "" for name in columns]
+        rows.append(f"| {words} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def write_ablation() -> None:
+    """The ablation of the default weights into the manifest, from which their card is written."""
+    path = ROOT / "weights_manifest.json"
+    manifest = read_manifest(path)
+    name = manifest["default"]["encoder"]
+    entry = manifest["weights"][name]
+    entry["metrics"]["ablation, PrivateTest"] = ablations()
+    update_manifest(path, name, entry)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "recall": recall,
@@ -130,6 +209,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "runs": runs,
     "choice": choice,
     "agreement": agreement,
+    "ablation": ablation,
+    "embedding": embedding,
 }
 
 
@@ -150,9 +231,12 @@ def cards() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", choices=("tables",))
+    parser.add_argument("command", choices=("tables", "ablation"))
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     options = parser.parse_args(arguments)
+    if options.command == "ablation":
+        write_ablation()
+        return 0
     stale: list[Any] = []
     pages = {page: fill((ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
     for page, after in (pages | cards()).items():

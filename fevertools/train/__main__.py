@@ -53,15 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     evaluate = commands.add_parser("evaluate", help="measure weights: FER+, probes, triplets, transfer, leakage")
     evaluate.add_argument(
-        "weights", help="name in the manifest, a checkpoint (.safetensors), or an untouched start (start:NAME)"
+        "weights",
+        help="name in the manifest, a checkpoint (.safetensors), a run that kept epochs, or a start (start:NAME)",
     )
     evaluate.add_argument("--split", choices=("validation", "test"), default="validation")
     evaluate.add_argument(
-        "--only", default="", metavar="PART,...", help="of: ferplus,probe,triplets,transfer,leakage (default: all)"
+        "--only",
+        default="",
+        metavar="PART,...",
+        help="of: ferplus,probe,triplets,transfer,leakage,spread (default: all)",
     )
     evaluate.add_argument(
         "--probe", action="append", default=[], metavar="KEY=VALUE", help="option of the probe, such as balanced=true"
     )
+    evaluate.add_argument("--tta", type=int, default=1, metavar="STEPS", help="average over views of every face")
     evaluate.add_argument("--lfw-cache", type=Path, help="folder of the crops of LFW (default: runs/lfw)")
     evaluate.add_argument("--output", type=Path, help="JSON file of the figures (default: print only)")
     evaluate.add_argument("--manifest", type=Path, help="manifest file whose entry of that name gets the figures")
@@ -152,7 +157,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from fevertools.train.evaluate.command import LFW_CACHE, EvaluateOptions, evaluate, probe_options
 
     parts = tuple(part for part in options.only.split(",") if part)
-    asked = EvaluateOptions(parts, probe_options(options.probe), options.data, options.lfw_cache or LFW_CACHE)
+    cache = options.lfw_cache or LFW_CACHE
+    asked = EvaluateOptions(parts, probe_options(options.probe), options.tta, options.data, cache)
     evaluate(options.weights, _data(options), options.split, options.output, options.manifest, asked)
 
 

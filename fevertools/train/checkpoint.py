@@ -42,6 +42,20 @@ def save(path: Path, network: nn.Module, average: nn.Module, optimizer: Optimize
     os.replace(partial, path)
 
 
+def keep(folder: Path, epoch: int, count: int, average: nn.Module, state: dict[str, Any]) -> None:
+    """Keep the network after an epoch, `epoch-NNNN.safetensors`, and only those of the last `count` epochs.
+
+    `read` reads it as it reads a checkpoint; no run can go on from it.
+    """
+    path = folder / f"epoch-{epoch:04d}.safetensors"
+    tensors = {f"average.{name}": t.detach().cpu().contiguous().clone() for name, t in average.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"fevertools": json.dumps(state)})
+    os.replace(partial, path)
+    for older in sorted(folder.glob("epoch-*.safetensors"))[:-count]:
+        older.unlink()
+
+
 def restore(path: Path, network: nn.Module, average: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Load a checkpoint into a run, in place, random states too, and return its JSON state.
 
@@ -58,6 +72,7 @@ def restore(path: Path, network: nn.Module, average: nn.Module, optimizer: Optim
             saved.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved, "param_groups": groups})
+    _lay_out(optimizer)
     torch.set_rng_state(tensors["random.torch"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
@@ -65,6 +80,14 @@ def restore(path: Path, network: nn.Module, average: nn.Module, optimizer: Optim
     keys = tensors["random.numpy"].numpy().astype(np.uint32)
     np.random.set_state((algorithm, keys, position, has_gauss, cached))  # noqa: NPY002
     return state
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give every state tensor the strides of its parameter: PyTorch's fused AdamW takes them to be the same."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

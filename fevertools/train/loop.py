@@ -7,7 +7,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -28,6 +28,7 @@ class Method(Protocol):
 
     recipe: Recipe
     network: Any
+    learning_rate: float  # of the step at hand; the loop writes it
 
     @property
     def steps_per_epoch(self) -> int: ...
@@ -72,21 +73,23 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
     fabric = launch(options, optim)
     average = copy.deepcopy(method.network).requires_grad_(False)
     optimizer: Any = make_optimizer(method.network, optim)
-    step, best = 0, math.inf
+    step, best, plateau = 0, math.inf, Plateau(optim.patience)
     if options.resume:
         state = checkpoint.restore(file, method.network, average, optimizer)
         # Through the reader: a run begun before the recipe had some field goes on with the field's default.
         if from_table(Recipe, state["recipe"], str(file)) != recipe:
             raise DataError(f"{file} is of another recipe; a run goes on only with the recipe it began with")
         step, best = state["step"], state["best"]
+        plateau = Plateau(optim.patience, **state.get("plateau", {}))
     average.to(fabric.device)
     network, optimizer = fabric.setup(method.network, optimizer)
     per_epoch = method.steps_per_epoch // optim.accumulate
     if per_epoch == 0:
         raise DataError(f"an epoch has {method.steps_per_epoch} batches, and optim.accumulate is {optim.accumulate}")
     total, began, first, images, figures = optim.epochs * per_epoch, time.monotonic(), step, 0, {}
+    watched = optim.schedule == "plateau" or optim.stop_after > 0
     log = Log(options.output / "log.jsonl", step, fabric)
-    while step < total:
+    while step < total and not 0 < optim.stop_after <= plateau.stale:
         epoch, offset = divmod(step, per_epoch)
         loader = share(method.batches(epoch, offset * optim.accumulate, options.workers), fabric)
         share_of_step = optim.accumulate // fabric.world_size
@@ -94,6 +97,9 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
         for batches in itertools.islice(steps, per_epoch - offset):
             network.train()
             factor = schedule(step, total, int(optim.warmup_epochs * per_epoch), optim.schedule)
+            if optim.schedule == "plateau":
+                factor *= plateau.factor
+            method.learning_rate = optim.learning_rate * factor
             for group in optimizer.param_groups:
                 group["lr"] = optim.learning_rate * group["factor"] * factor
             for number, batch in enumerate(batches, start=1):
@@ -106,6 +112,8 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
+            if watched:
+                plateau.add(float(cast(torch.Tensor, fabric.all_reduce(losses.total.detach()))))
             update_average(average, method.network, min(optim.ema_decay, step / (step + 10)))
             if step % options.log_every == 0 or step == total:
                 seconds = time.monotonic() - began
@@ -125,11 +133,16 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
                 figures = fabric.broadcast(method.validate(average) if fabric.is_global_zero else {})
                 log.write(step, {"epoch": step / per_epoch, "validation": figures})
                 improved, best = figures["cross_entropy"] < best, min(best, figures["cross_entropy"])
+            if ends_epoch and watched:
+                plateau.end_epoch(-figures["accuracy"] if optim.watch == "accuracy" else None)
+                stop = stop or 0 < optim.stop_after <= plateau.stale
             if fabric.is_global_zero and (ends_epoch or stop or step % options.save_every == 0):
-                state = {"step": step, "best": best, "recipe": dataclasses.asdict(recipe)}
+                state = {"step": step, "best": best, "recipe": dataclasses.asdict(recipe), "plateau": plateau.state()}
                 checkpoint.save(file, method.network, average, optimizer, state)
                 if (ends_epoch or stop) and improved:
                     checkpoint.save(options.output / "best.safetensors", method.network, average, optimizer, state)
+                if ends_epoch and optim.keep_epochs > 0:
+                    checkpoint.keep(options.output, step // per_epoch, optim.keep_epochs, average, state)
             if stop:
                 return figures
     return figures
@@ -183,12 +196,52 @@ def make_optimizer(network: nn.Module, optim: OptimOptions) -> Optimizer:
 
 
 def schedule(step: int, total: int, warmup: int, kind: str = "cosine") -> float:
-    """Linear warm-up, then 1, or half a cosine down to zero: factor 0-1 of the learning rate at `step`."""
+    """Linear warm-up, then half a cosine down to zero, or else 1: factor 0-1 of the learning rate at `step`."""
     if step < warmup:
         return (step + 1) / warmup
-    if kind == "constant":
+    if kind != "cosine":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+@dataclasses.dataclass(slots=True)
+class Plateau:
+    """Divides the learning rate by ten whenever a figure stops falling, and tells when it has not fallen for long."""
+
+    patience: int  # epochs without a new least value
+    factor: float = 1.0  # of the learning rate
+    least: float = math.inf
+    waited: int = 0  # epochs since then
+    least_ever: float = math.inf
+    stale: int = 0  # epochs since then
+    sum: float = 0.0  # of the training losses of the epoch at hand
+    steps: int = 0
+
+    def add(self, loss: float) -> None:
+        """Take the training loss of one step."""
+        self.sum, self.steps = self.sum + loss, self.steps + 1
+
+    def end_epoch(self, value: float | None = None) -> None:
+        """Judge the epoch by a value that should fall; None is its mean training loss."""
+        value = self.sum / self.steps if value is None else value
+        self.sum, self.steps = 0.0, 0
+        self.least_ever, self.stale = (
+            (value, 0) if _lower(value, self.least_ever) else (self.least_ever, self.stale + 1)
+        )
+        self.least, self.waited = (value, 0) if _lower(value, self.least) else (self.least, self.waited + 1)
+        if self.waited >= self.patience:
+            # From here on anew: weights of the losses may depend on the learning rate.
+            self.factor, self.least, self.waited = self.factor / 10, math.inf, 0
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps; JSON has no infinity."""
+        state = dataclasses.asdict(self)
+        return {name: value for name, value in state.items() if name != "patience" and value != math.inf}
+
+
+def _lower(value: float, least: float) -> bool:
+    """Whether it fell by more than a thousandth, which is noise."""
+    return least == math.inf or value < least - 1e-3 * abs(least)
 
 
 def parameter_groups(network: nn.Module, optim: OptimOptions) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ class DataOptions:
     """What is trained on."""
 
     protocol: Literal["ferplus8", "ferplus8-majority", "ferplus7"] = "ferplus8"
+    target: Literal["votes", "label"] = "votes"  # the distribution of the votes, or one-hot their most frequent label
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class AugmentOptions:
     """Random changes of one training frame. Lengths are fractions of the frame, angles degrees, probabilities 0-1."""
 
     flip: float = 0.5
+    flip_vertical: float = 0.0
     rotation: float = 15.0
+    zoom: float = 1.0  # of every frame; above 1 a random shift is a random crop
     scale: float = 0.15  # zoom drawn from 1 -+ scale
     stretch: float = 0.08  # aspect ratio drawn from 1 -+ stretch
     shear: float = 0.08
@@ -52,6 +55,7 @@ class LossOptions:
     soft_fer2013: float = 0.0  # the same for the seven labels
     rkd_distance: float = 0.0  # relational distillation of distances
     rkd_angle: float = 0.0  # relational distillation of angles
+    center: float = 0.0  # center loss, lambda of "Discriminative Deep Feature Learning", Eq. 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,46 @@ class DistillOptions:
 
     teachers: tuple[str, ...] = ()  # names of their recipes, whose runs lie beside the student's
     views: int = 8  # augmented views of each face; epoch e shows view e modulo this
+    consensus: float = 0.0  # share of the mean over all views in the soft labels; the rest is the view's own
     unlabeled: int = 0  # faces without labels in every step, beside the labelled batch
+
+
+@dataclass(frozen=True, slots=True)
+class CenterOptions:
+    """How the centers of the center loss follow their classes, and features their centers."""
+
+    alpha: float = 0.5  # how far a center moves towards the mean of its class in a batch
+    learning_rate: float = 1e-3  # of the center loss, whatever that of the cross-entropy is
+
+
+@dataclass(frozen=True, slots=True)
+class DenseNetOptions:
+    """The DenseNet of "Discriminative Deep Feature Learning", Table I."""
+
+    growth: int = 12  # maps that every layer adds: 12, or 32 in its wide networks
+    layers: int = 12  # in each of three dense blocks
+    bottleneck: bool = True  # a 1x1 convolution to four times the growth in front of every 3x3 one ("B")
+    compression: float = 0.5  # theta, share of the maps that a transition keeps ("C" where below 1)
+
+
+@dataclass(frozen=True, slots=True)
+class EmoxnetOptions:
+    """EmoXNet: feature extractors side by side, and the classifier on their concatenated features."""
+
+    members: tuple[str, ...] = ("vgg16", "densenet121", "seresnet34", "seresnext50")
+    runs: tuple[str, ...] = ()  # of single members, whose trained extractors an ensemble begins with, in this order
+    frozen: bool = False  # train the classifier only
+    hidden: int = 512  # units of the classifier's hidden layer, of which the paper does not say how many
+
+
+@dataclass(frozen=True, slots=True)
+class Ed2lOptions:
+    """The losses of "Adversarial Feature Distillation", Eq. 6, and its margin softmax, Eq. 2."""
+
+    distilling: float = 1.0  # lambda_t
+    dispelling: float = 10.0  # lambda_p; 0 leaves the dispelling branch out, which is the paper's baseline
+    margin: float = 0.35  # m
+    scale: float = 30.0  # s
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +144,10 @@ class OptimOptions:
     """How it is optimised: linear warm-up, a schedule, exponential moving average of the weights."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has a Nesterov momentum of 0.9
-    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate after the warm-up
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"  # of the learning rate after the warm-up
+    watch: Literal["loss", "accuracy"] = "loss"  # of training, or on the validation split: what a plateau is one of
+    patience: int = 5  # epochs in which it has to improve, else a plateau divides the learning rate by ten
+    stop_after: int = 0  # epochs without improvement after which the run ends; 0 is never
     accumulate: int = 1  # batches whose mean gradient makes a step; several devices share them
     learning_rate: float = 1e-3
     start_factor: float = 1.0  # learning-rate factor of the layers that have a pretrained start
@@ -112,6 +158,7 @@ class OptimOptions:
     ema_decay: float = 0.999  # 0 turns it off
     gradient_clip: float = 5.0  # greatest norm; 0 turns it off
     mixup: float = 0.0  # Beta(mixup, mixup); 0 turns it off
+    keep_epochs: int = 0  # the last epochs whose networks are kept, as members of an ensemble
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
 
@@ -121,8 +168,9 @@ class Recipe:
 
     name: str
     system: Literal[
-        "classifier", "deepfever-teacher", "deepfever-student", "deepfever-paper-teacher", "deepfever-paper-student"
-    ]
+        "classifier", "deepfever-teacher", "deepfever-student", "deepfever-paper-teacher", "deepfever-paper-student",
+        "densenet-center", "ed2l", "emoxnet",
+    ]  # fmt: skip
     scale: Literal["open", "paper"]
     description: str
     seed: int = 0
@@ -131,6 +179,10 @@ class Recipe:
     losses: LossOptions = field(default_factory=LossOptions)
     distill: DistillOptions = field(default_factory=DistillOptions)
     sources: SourceOptions = field(default_factory=SourceOptions)
+    center: CenterOptions = field(default_factory=CenterOptions)
+    densenet: DenseNetOptions = field(default_factory=DenseNetOptions)
+    ed2l: Ed2lOptions = field(default_factory=Ed2lOptions)
+    emoxnet: EmoxnetOptions = field(default_factory=EmoxnetOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
 

@@ -108,13 +108,14 @@ def _fit_stage(recipe: Recipe, data: FerPlus, root: Path, runs: Path, device: st
 
 
 def _finished(folder: Path) -> bool:
-    """Whether a run has come to its last step; its log says at which epoch it is."""
+    """Whether a run has come to its last step, or to an early stop; its log says at which epoch it is."""
     log, file = folder / "log.jsonl", folder / "checkpoint.safetensors"
     if not (log.exists() and file.exists()):
         return False
     _, state = checkpoint.read(file)
-    last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    return bool(last["step"] == state["step"] and last["epoch"] >= state["recipe"]["optim"]["epochs"])
+    last, optim = json.loads(log.read_text(encoding="utf-8").splitlines()[-1]), state["recipe"]["optim"]
+    stopped = 0 < optim.get("stop_after", 0) <= state.get("plateau", {}).get("stale", 0)
+    return bool(last["step"] == state["step"] and (stopped or last["epoch"] >= optim["epochs"]))
 
 
 def _export(recipe: Recipe, data: FerPlus, runs: Path, release: Path) -> None:

@@ -60,12 +60,14 @@ def plain(frame: UInt8Image, size: int) -> UInt8Image:
 def _affine(source: int, size: int, options: AugmentOptions, rng: np.random.Generator) -> Float32:
     """Matrix (2, 3) from indices of the frame to indices of the result."""
     angle = np.deg2rad(rng.uniform(-options.rotation, options.rotation))
-    zoom = (size / source) * (1 + rng.uniform(-options.scale, options.scale))
+    zoom = options.zoom * (size / source) * (1 + rng.uniform(-options.scale, options.scale))
     stretch = 1 + rng.uniform(-options.stretch, options.stretch)
     shear = rng.uniform(-options.shear, options.shear)
     mirror = -1.0 if rng.random() < options.flip else 1.0
+    # Drawn only where it is asked for: the other draws stay what they were before there was this one.
+    turn = -1.0 if options.flip_vertical > 0 and rng.random() < options.flip_vertical else 1.0
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = zoom * rotation @ np.array([[stretch * mirror, shear], [0.0, 1.0 / stretch]])
+    linear = zoom * rotation @ np.array([[stretch * mirror, shear * turn], [0.0, turn / stretch]])
     # Pixel centres lie half a pixel inside the frame, hence (size - 1) / 2.
     shift = rng.uniform(-options.shift, options.shift, 2) * size
     offset = (size - 1) / 2 + shift - linear @ np.full(2, (source - 1) / 2)

@@ -11,7 +11,7 @@ from fevertools.train import checkpoint
 from fevertools.train.datasets.ferplus import FerPlus, read_ferplus
 from fevertools.train.loop import RunOptions, fit
 from fevertools.train.methods.classify import Classify
-from fevertools.train.methods.distill import SPLITS, Distill, combine, targets_path, teach
+from fevertools.train.methods.distill import SPLITS, Distill, combine, consensus, split, targets_path, teach
 from fevertools.train.recipe import Recipe, load_recipe
 
 SMALL = {
@@ -31,10 +31,10 @@ def data(made_data: Path) -> FerPlus:
 
 @pytest.fixture(scope="module")
 def runs(data: FerPlus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of two teachers, two steps old."""
+    """Runs of three teachers, two steps old."""
     folder = tmp_path_factory.mktemp("runs")
-    for width in (256, 128):
-        recipe = small(f"deepfever_s_teacher_{width}")
+    for teacher in ("256", "128", "vgg"):
+        recipe = small(f"deepfever_s_teacher_{teacher}")
         fit(Classify(recipe, data, folder), RunOptions(folder / recipe.name, "cpu", workers=0, max_steps=2))
     return folder
 
@@ -64,13 +64,15 @@ def test_stored_outputs_are_what_the_teacher_says_of_the_view(taught: Distill, r
     assert output.fer2013 is not None
     assert output.triplet is not None
     said = torch.cat([output.logits, output.fer2013, output.triplet], dim=1)
-    torch.testing.assert_close(torch.stack([item[3] for item in items]).float(), said, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(torch.stack([item[4] for item in items]).float(), said, rtol=2e-3, atol=2e-3)
 
 
 def test_batches_are_labelled_faces_then_unlabeled_ones(taught: Distill) -> None:
-    crops, target, _, *teachers = next(iter(taught.batches(0, 0, workers=0)))
+    crops, target, _, agreed, *teachers = next(iter(taught.batches(0, 0, workers=0)))
     assert crops.shape == (24, 48, 48, 1)
-    assert [t.shape for t in teachers] == [(24, sum(SPLITS))] * 2
+    assert [t.shape for t in teachers] == [(24, sum(SPLITS))] * 3
+    for part in split(agreed):
+        np.testing.assert_allclose(part.sum(dim=1), 1, rtol=1e-5)
     np.testing.assert_allclose(target.sum(dim=1)[:16], 1)
     assert target[16:].abs().max() == 0
     seen = [key for batch in taught.batches(1, 0, workers=0).batch_sampler for key in batch]  # type: ignore[union-attr]
@@ -96,6 +98,42 @@ def test_combine_by_hand() -> None:
     assert float(parts[3][1]) == pytest.approx(1)
 
 
+def test_consensus_by_hand() -> None:
+    """Two teachers, two views, one face: certain of class 0, 0, 1 and 2 in turn."""
+    first, second = torch.zeros(2, 1, sum(SPLITS)), torch.zeros(2, 1, sum(SPLITS))
+    first[:, 0, 0] = 30.0
+    second[0, 0, 1], second[1, 0, 2] = 30.0, 30.0
+    votes, fer2013 = split(consensus([first.half(), second.half()]))
+    torch.testing.assert_close(votes, torch.tensor([[0.5, 0.25, 0.25, 0, 0, 0, 0, 0]]))
+    torch.testing.assert_close(fer2013, torch.full((1, 7), 1 / 7), rtol=1e-4, atol=1e-4)
+
+
+def test_share_of_the_consensus(taught: Distill, data: FerPlus, runs: Path) -> None:
+    """At 1 the view's own class outputs do not matter, at 0 the consensus does not."""
+    batch = list(next(iter(taught.batches(0, 0, workers=0))))
+    other_view, other_consensus = list(batch), list(batch)
+    other_view[4] = batch[4].roll(1, dims=1)
+    other_consensus[3] = batch[3].roll(1, dims=1)
+    for share, same, different in (("1.0", other_view, other_consensus), ("0.0", other_consensus, other_view)):
+        recipe = small("deepfever_s", distill__views="2", distill__unlabeled="8", distill__consensus=share)
+        student = Distill(recipe, data, faces(20), runs)
+        network = student.network.eval()
+        network.classify.bias.data = torch.arange(8.0)  # an untrained network finds all classes alike
+        of_batch, of_same, of_different = (
+            student.losses(network, tuple(b)).terms["soft_votes"].item() for b in (batch, same, different)
+        )
+        assert of_batch == of_same
+        assert of_batch != of_different
+
+
+def test_ablation_without_unlabeled_faces_shares_the_outputs(taught: Distill, data: FerPlus, runs: Path) -> None:
+    recipe = small("deepfever_s_no_unlabeled", distill__views="2")
+    student = Distill(recipe, data, faces(0), runs)
+    assert len(student.frames) == taught.labelled
+    for mine, theirs in zip(student.frames[1, 3][4:], taught.frames[1, 3][4:], strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_unlabeled_faces_teach_only_through_teachers(taught: Distill) -> None:
     """Their labels, which do not exist, must not reach any loss."""
     batch = list(next(iter(taught.batches(0, 0, workers=0))))
@@ -104,7 +142,7 @@ def test_unlabeled_faces_teach_only_through_teachers(taught: Distill) -> None:
     batch[1][16:], batch[2][16:] = 1 / 8, 5
     second = taught.losses(network, tuple(batch)).terms
     assert {name: t.item() for name, t in first.items()} == {name: t.item() for name, t in second.items()}
-    batch[3][16:] += torch.arange(sum(SPLITS))
+    batch[4][16:] += torch.arange(sum(SPLITS))
     third = taught.losses(network, tuple(batch)).terms
     changed = {name for name, term in third.items() if term.item() != first[name].item()}
     assert changed == {"soft_votes", "soft_fer2013", "rkd_distance", "rkd_angle"}

@@ -33,7 +33,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_requirements_come_in_order() -> None:
     names = [r.name for r in module.requirements(load_recipe("deepfever_s"))]
-    assert names == ["ferplus-mobilenet", "deepfever-s-teacher-256", "deepfever-s-teacher-128"]
+    teachers = [f"deepfever-s-teacher-{name}" for name in ("256", "128", "vgg")]
+    assert names == ["ferplus-mobilenet", *teachers]
     assert module.requirements(load_recipe("ferplus_mobilenet")) == []
 
 
@@ -51,11 +52,11 @@ def test_every_stage_once(
     monkeypatch.setattr(module, "evaluate", stopped)
     with pytest.raises(KeyboardInterrupt):
         module.reproduce("deepfever-s", data, made_data, tmp_path, "cpu", 0)
-    assert capsys.readouterr().out.count("== ") == 8  # four fits, two teachers' outputs, export, evaluation
+    assert capsys.readouterr().out.count("== ") == 10  # five fits, three teachers' outputs, export, evaluation
     monkeypatch.setattr(module, "evaluate", lambda *arguments: evaluated.append(arguments))
     module.reproduce("deepfever-s", data, made_data, tmp_path, "cpu", 0)
     out = capsys.readouterr().out
-    assert out.count(": done") == 7
+    assert out.count(": done") == 9
     assert out.count("== ") == 1
     assert evaluated[0][2] == "test"
     with fevertools.Analyzer(tmp_path / "deepfever-s" / "release" / "weights_manifest.json", device="cpu") as analyzer:

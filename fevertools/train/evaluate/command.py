@@ -19,8 +19,10 @@ from fevertools.train.evaluate.leakage import leakage
 from fevertools.train.evaluate.networks import load_network
 from fevertools.train.evaluate.probe import ProbeOptions, evaluate_probe
 from fevertools.train.evaluate.protocols import evaluate_ferplus
+from fevertools.train.evaluate.spread import spread
 from fevertools.train.evaluate.transfer import transfer_probe, zero_shot
 from fevertools.train.evaluate.triplet import agreement, evaluate_triplets, fixed_list
+from fevertools.train.evaluate.tta import with_tta
 from fevertools.train.export import read_manifest, update_manifest
 from fevertools.train.recipe import from_table
 from fevertools.types import Float32, UInt8Image
@@ -36,6 +38,7 @@ class EvaluateOptions:
 
     only: tuple[str, ...] = ()  # keys of `PARTS`; none is all
     probe: ProbeOptions = field(default_factory=ProbeOptions)
+    tta: int = 1  # views of every face whose answers are averaged
     root: Path | None = None  # data folder, in which LFW is looked for; None is the default one
     lfw_cache: Path = LFW_CACHE  # folder of the crops of LFW, made there if they are not
 
@@ -46,6 +49,8 @@ class Subject:
     def __init__(self, weights: str, data: FerPlus, split: Split, options: EvaluateOptions) -> None:
         self.data, self.split, self.options = data, split, options
         predict = load_network(weights, data)
+        if options.tta > 1:
+            predict = with_tta(predict, options.tta)
         self.rows = {name: Encoded(predict, partial(_images, data, name)) for name in SPLIT_NAMES}
         self.faces = Encoded(predict, lambda: self.lfw.crops.images)
 
@@ -100,12 +105,20 @@ def identity(subject: Subject) -> dict[str, Any]:
     return {"leakage": leakage(subject.faces.single.embedding, *subject.lfw.pairs())}
 
 
+def variance(subject: Subject) -> dict[str, Any]:
+    """How far faces of one FER-2013 label lie from each other."""
+    rows = split_rows(subject.data, subject.split)
+    figures = spread(subject.rows[subject.split].single.embedding, subject.data.label[rows])
+    return {"spread": {"split": SPLIT_NAMES[subject.split], **figures}}
+
+
 PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "ferplus": ferplus,
     "probe": probe,
     "triplets": triplets,
     "transfer": transfer,
     "leakage": identity,
+    "spread": variance,
 }
 """Name of a part -> the function that measures it; its top-level keys join those of the result."""
 
@@ -198,6 +211,8 @@ def _command(weights: str, split: Split, options: EvaluateOptions) -> str:
     words = ["python -m fevertools.train evaluate", weights, "--split", split]
     if options.only:
         words += ["--only", ",".join(options.only)]
+    if options.tta > 1:
+        words += ["--tta", str(options.tta)]
     usual = asdict(ProbeOptions())
     for key, value in asdict(options.probe).items():
         if value != usual[key]:
@@ -242,5 +257,6 @@ HEADLINES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         }
     },
     "leakage": dict,
+    "spread": lambda figures: {name: value for name, value in figures.items() if name != "split"},
 }
 """Name of a part -> what the manifest says of it."""

@@ -1,5 +1,6 @@
 """What can be measured: shipped files, checkpoints and untouched starts, all behind one function."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -8,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fevertools.encoder import Encoder
+from fevertools.encoder import Encoder, softmax
 from fevertools.errors import DataError
+from fevertools.train import checkpoint as checkpoints
 from fevertools.train.datasets.ferplus import SPLITS, FerPlus
 from fevertools.train.export import load_student
 from fevertools.train.models import build
-from fevertools.train.models.student import Student
-from fevertools.train.recipe import ModelOptions
+from fevertools.train.recipe import ModelOptions, Recipe, from_table
 from fevertools.types import Float32, UInt8Image
 from fevertools.weights import find, load_head, resolve
 
@@ -28,11 +29,37 @@ STARTS = {
 """The pretrained starts, at the resolutions of the recipes that begin with them; the dimension is of their features."""
 
 
+def _discriminative(recipe: Recipe) -> nn.Module:
+    from fevertools.train.methods.discriminative import make_discriminative
+
+    return make_discriminative(recipe)
+
+
+def _ed2l(recipe: Recipe) -> nn.Module:
+    from fevertools.train.methods.ed2l import make_ed2l
+
+    return make_ed2l(recipe)
+
+
+def _emoxnet(recipe: Recipe) -> nn.Module:
+    from fevertools.train.methods.emoxnet import make_emoxnet
+
+    return make_emoxnet(recipe)
+
+
+MAKERS: dict[str, Callable[[Recipe], nn.Module]] = {
+    "densenet-center": _discriminative,
+    "ed2l": _ed2l,
+    "emoxnet": _emoxnet,
+}
+"""Systems whose networks are no students -> the function that makes them."""
+
+
 class Outputs(NamedTuple):
     """What a network says of N crops; None where it has no such head."""
 
     embedding: Float32  # (N, D)
-    logits: Float32 | None = None  # (N, 8) in the order of `labels.EMOTIONS`
+    logits: Float32 | None = None  # (N, 8) in the order of `labels.EMOTIONS`, or (N, 7) without contempt
     fer2013: Float32 | None = None  # (N, 7) in the order of `labels.FER2013`
     triplet: Float32 | None = None  # (N, E), any norm
 
@@ -45,16 +72,19 @@ def load_network(weights: str, data: FerPlus) -> Predict:
     """The network behind a name.
 
     Args:
-        weights: a checkpoint (it ends in ".safetensors"); "start:" and the name of a pretrained start; or what
-            `weights.find` takes, such as a name in the manifest.
+        weights: a checkpoint (it ends in ".safetensors"); a folder of a run that kept its last epochs, which are an
+            ensemble; "start:" and the name of a pretrained start; or what `weights.find` takes, such as a name in the
+            manifest.
         data: its training images calibrate the batch norms of a start.
 
     Raises:
-        DataError: not a checkpoint, or no such start.
+        DataError: not a checkpoint, no such start, or a folder without kept epochs.
         WeightsError: no such weights, or their files are missing or broken.
     """
     if weights.startswith(START):
         return start(weights.removeprefix(START), data)
+    if os.sep in weights and Path(weights).is_dir():  # a bare name is one of the manifest
+        return ensemble(Path(weights))
     return checkpoint(Path(weights)) if weights.endswith(".safetensors") else shipped(weights)
 
 
@@ -74,8 +104,42 @@ def shipped(weights: str) -> Predict:
 
 def checkpoint(path: Path) -> Predict:
     """The averaged network of a checkpoint, in float32."""
-    student, _ = load_student(path)
-    return lambda crops: _run(student, crops)
+    tensors, state = checkpoints.read(path)
+    recipe = from_table(Recipe, state["recipe"], str(path))
+    if recipe.system not in MAKERS:
+        student, _ = load_student(path)
+        return lambda crops: _run(student, crops)
+    network = MAKERS[recipe.system](recipe)
+    checkpoints.load_weights(network, tensors, "average.", path)
+    network.eval()
+    return lambda crops: _run(network, crops)
+
+
+def ensemble(folder: Path) -> Predict:
+    """The mean probabilities of the networks that a run kept, as logits; embeddings do not average.
+
+    Raises:
+        DataError: the run kept none.
+    """
+    paths = sorted(folder.glob("epoch-*.safetensors"))
+    if not paths:
+        raise DataError(f"{folder} has no epoch-*.safetensors: fit with optim.keep_epochs, or name a checkpoint")
+    members = [checkpoint(path) for path in paths]
+
+    def predict(crops: UInt8Image) -> Outputs:
+        outputs = [member(crops) for member in members]
+        logits, fer2013 = (
+            mean_log_probabilities([getattr(o, name) for o in outputs]) for name in ("logits", "fer2013")
+        )
+        return Outputs(outputs[-1].embedding, logits, fer2013)
+
+    return predict
+
+
+def mean_log_probabilities(logits: list[Float32 | None]) -> Float32 | None:
+    """Of (N, C) each; None where the members have no such head."""
+    found = [softmax(values) for values in logits if values is not None]
+    return np.log(np.mean(found, axis=0) + 1e-12).astype(np.float32) if found else None
 
 
 def start(name: str, data: FerPlus) -> Predict:
@@ -95,11 +159,11 @@ def start(name: str, data: FerPlus) -> Predict:
 
 
 @torch.no_grad()
-def _run(student: Student, crops: UInt8Image) -> Outputs:
-    batches = [student(chunk) for chunk in torch.split(torch.from_numpy(crops), BATCH_SIZE)]
+def _run(network: nn.Module, crops: UInt8Image) -> Outputs:
+    batches = [network(chunk) for chunk in torch.split(torch.from_numpy(crops), BATCH_SIZE)]
 
     def joined(name: str) -> Any:
-        parts = [getattr(batch, name) for batch in batches]
+        parts: list[Any] = [getattr(batch, name, None) for batch in batches]
         return None if parts[0] is None else torch.cat(parts).float().numpy()
 
     return Outputs(*map(joined, Outputs._fields))

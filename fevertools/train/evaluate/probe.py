@@ -21,8 +21,8 @@ from fevertools.types import Float32
 
 Float64 = npt.NDArray[np.float64]
 
-MAX_ITERATIONS = 5000
-"""Of L-BFGS. On the 28,007 training rows, standardised embeddings of ferplus-mobilenet converge after 2,168."""
+MAX_ITERATIONS = 1000
+"""Of Newton's method, which takes about ten. Where a Hessian is singular, scikit-learn goes on with L-BFGS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,18 @@ class ProbeOptions:
 
 
 def fit_probe(embedding: Float32, label: npt.NDArray[np.integer], options: ProbeOptions) -> Pipeline:
-    """Fit the probe: multinomial logistic regression by L-BFGS, in float64 whatever the embeddings are.
+    """Fit the probe: multinomial logistic regression in float64, whatever the embeddings are.
+
+    Newton's method reaches the minimum in about ten steps, where L-BFGS takes thousands for so weak a penalty.
 
     Args:
         embedding: (N, D).
         label: (N,) at least two classes.
         options: C, standardisation and class weights.
     """
+    weights = "balanced" if options.balanced else None
     regression = LogisticRegression(
-        C=options.c, max_iter=MAX_ITERATIONS, class_weight="balanced" if options.balanced else None
+        C=options.c, solver="newton-cholesky", max_iter=MAX_ITERATIONS, class_weight=weights
     )
     scaler = StandardScaler(with_mean=options.standardise, with_std=options.standardise)
     return make_pipeline(scaler, regression).fit(embedding.astype(np.float64), label)
@@ -90,7 +93,7 @@ def evaluate_probe(
 
 
 def iterations(probe: Pipeline) -> int:
-    """L-BFGS iterations of a fitted probe; `MAX_ITERATIONS` where it did not converge."""
+    """Iterations of a fitted probe; `MAX_ITERATIONS` where it did not converge."""
     return int(probe[-1].n_iter_.max())
 
 

@@ -23,23 +23,25 @@ def evaluate_ferplus(encoded: Encoded, data: FerPlus, split: Split) -> dict[str,
 
     Returns:
         {"flip" | "single": {protocol: see `protocol_figures`}}. Mirror averaging is the mean of the two logits. A
-        network with a head for the seven FER-2013 labels has the protocol "fer2013" beside those of FER+.
+        network with a head for the seven FER-2013 labels has the protocol "fer2013", beside those of FER+ or alone.
 
     Raises:
         DataError: the network has no class logits.
     """
     rows = split_rows(data, split)
     views = {"single": encoded.single}
-    if views["single"].logits is None:
+    if views["single"].logits is None and views["single"].fer2013 is None:
         raise DataError("these weights have no class logits")
     views["flip"] = encoded.flip
     figures: dict[str, Any] = {}
     for view, outputs in views.items():
-        assert outputs.logits is not None
         figures[view] = {}
-        for protocol in PROTOCOLS:
+        for protocol in PROTOCOLS if outputs.logits is not None else ():
+            assert outputs.logits is not None
             chosen = select(data, protocol, split)
             classes = EMOTIONS[: chosen.target.shape[1]]
+            if len(classes) > outputs.logits.shape[1]:
+                continue  # a network without contempt has the seven-class protocol only
             mine = outputs.logits[np.searchsorted(rows, chosen.rows)][:, : len(classes)]
             figures[view][protocol] = protocol_figures(mine, chosen, data, classes)
         if outputs.fer2013 is not None:

@@ -54,11 +54,35 @@ def _paper_student(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | No
     return make_student(recipe, root, runs, data)
 
 
+def _discriminative(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.discriminative import DiscriminativeLearning
+
+    return DiscriminativeLearning(recipe, read_ferplus(root) if data is None else data)
+
+
+def _ed2l(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.ed2l import DistillingAndDispelling
+
+    return DistillingAndDispelling(recipe, read_ferplus(root) if data is None else data)
+
+
+def _emoxnet(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.emoxnet import EnsembleLearning
+
+    return EnsembleLearning(recipe, read_ferplus(root) if data is None else data, runs)
+
+
 SYSTEMS: dict[str, Callable[["Recipe", Path, Path, "FerPlus | None"], "Method"]] = {
     "classifier": _classify,
     "deepfever-teacher": _classify,
     "deepfever-student": _student,
     "deepfever-paper-teacher": _paper_teacher,
     "deepfever-paper-student": _paper_student,
+    "densenet-center": _discriminative,
+    "ed2l": _ed2l,
+    "emoxnet": _emoxnet,
 }
 """`Recipe.system` -> the function that makes its method."""

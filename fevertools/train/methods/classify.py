@@ -34,6 +34,7 @@ class Classify:
 
     def __init__(self, recipe: Recipe, data: FerPlus, runs: Path = Path("runs")) -> None:
         self.recipe = recipe
+        self.learning_rate = recipe.optim.learning_rate
         protocol = training_rows(recipe, data)
         rows = (torch.from_numpy(protocol.target), torch.from_numpy(data.label[protocol.rows].astype(np.int64)))
         images = data.images[protocol.rows]

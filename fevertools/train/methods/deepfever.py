@@ -52,6 +52,7 @@ class DeepFeverTeacher:
 
     def __init__(self, recipe: Recipe, training: Sources, validation: Sources, network: nn.Module) -> None:
         self.recipe, self.validation, self.network = recipe, validation, network
+        self.learning_rate = recipe.optim.learning_rate
         sizes = Sizes(recipe.optim.batch_size, recipe.sources.labelled_batch, recipe.distill.unlabeled)
         self.streams = Streams(training, sizes, recipe.model.resolution, recipe.augment, recipe.seed)
         self.triplet_loss = FecTriplet()

@@ -31,7 +31,7 @@ from fevertools.train.losses.vote_triplets import VoteTriplets
 from fevertools.train.methods.classify import Validation, prepare, training_rows, weighted
 from fevertools.train.methods.frames import Batches, Frames, endless, epoch_order
 from fevertools.train.models.student import TRIPLET_DIMENSION, Output, Student
-from fevertools.train.recipe import Recipe
+from fevertools.train.recipe import AugmentOptions, Recipe, from_table
 
 SPLITS = (len(EMOTIONS), len(FER2013), TRIPLET_DIMENSION)
 """Widths of the teacher outputs stored side by side: eight-class logits, seven-label logits, triplet output."""
@@ -52,14 +52,19 @@ class Distill:
 
     def __init__(self, recipe: Recipe, data: FerPlus, unlabeled: npt.NDArray[np.uint8], runs: Path) -> None:
         self.recipe = recipe
+        self.learning_rate = recipe.optim.learning_rate
         protocol = training_rows(recipe, data)
         self.labelled, self.unlabeled = len(protocol.rows), len(unlabeled)
         images = np.concatenate([data.images[protocol.rows], unlabeled])
         none = torch.zeros(self.unlabeled, dtype=torch.long)
         target = torch.from_numpy(protocol.target)
         label = torch.from_numpy(data.label[protocol.rows].astype(np.int64))
-        rows = (torch.cat([target, target.new_zeros(self.unlabeled, target.shape[1])]), torch.cat([label, none]))
         targets = [read_targets(recipe, teacher, len(images), runs) for teacher in recipe.distill.teachers]
+        rows = (
+            torch.cat([target, target.new_zeros(self.unlabeled, target.shape[1])]),
+            torch.cat([label, none]),
+            consensus(targets),
+        )
         self.frames = Frames(images, recipe.model.resolution, recipe.augment, recipe.seed, rows, targets)
         self.validation = Validation(data, recipe.data.protocol)
         self.triplets = VoteTriplets(recipe.optim.batch_size)
@@ -82,7 +87,7 @@ class Distill:
 
     def losses(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Losses:
         """Losses of one batch."""
-        crops, target, label, *teachers = batch
+        crops, target, label, agreed, *teachers = batch
         output: Output = network(crops)
         assert output.fer2013 is not None
         assert output.triplet is not None
@@ -90,6 +95,8 @@ class Distill:
         n = self.recipe.optim.batch_size
         label_target = nn.functional.one_hot(label[:n], len(FER2013)).float()
         votes, fer2013, relation = combine(teachers)
+        share = self.recipe.distill.consensus
+        votes, fer2013 = (torch.lerp(*pair, share) for pair in zip((votes, fer2013), split(agreed), strict=True))
         terms = {
             "votes": soft_cross_entropy(output.logits[:n], target[:n]),
             "fer2013": soft_cross_entropy(output.fer2013[:n], label_target),
@@ -104,6 +111,29 @@ class Distill:
     def validate(self, network: Student) -> dict[str, float]:
         """Figures on the validation split, from which everything is chosen."""
         return self.validation(network)
+
+
+def consensus(targets: list[Tensor]) -> Tensor:
+    """Mean probabilities over all views and teachers: (N, 15), the eight classes and then the seven labels.
+
+    What many views of one face have in common is a better label than one view's, as test-time augmentation shows and
+    data distillation uses (Radosavovic et al. 2018).
+
+    Args:
+        targets: (V, N, 47) of each teacher.
+    """
+    sums = torch.zeros(targets[0].shape[1], sum(SPLITS[:2]))
+    for teacher in targets:
+        for view in teacher:  # one at a time: they are stored in half precision to be small
+            logits = torch.split(view.float(), list(SPLITS), dim=1)[:2]
+            sums += torch.cat([part.softmax(dim=1) for part in logits], dim=1)
+    return sums / sum(len(teacher) for teacher in targets)
+
+
+def split(agreed: Tensor) -> tuple[Tensor, Tensor]:
+    """The two parts of a consensus: (N, 8) and (N, 7)."""
+    votes, fer2013 = torch.split(agreed, list(SPLITS[:2]), dim=1)
+    return votes, fer2013
 
 
 def combine(teachers: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,9 +205,12 @@ def read_targets(recipe: Recipe, teacher: str, count: int, runs: Path) -> Tensor
         raise DataError(f"{path} is missing: run `python -m fevertools.train teach` for this recipe first")
     tensors, made_with = checkpoint.read(path)
     outputs = tensors["outputs"]
-    if made_with != _made_with(recipe) or outputs.shape != (recipe.distill.views, count, sum(SPLITS)):
+    views, faces, width = outputs.shape
+    # Through the reader: options of the augmentation that came later had no part in it, and have neutral defaults.
+    made_with["augment"] = dataclasses.asdict(from_table(AugmentOptions, made_with["augment"], str(path)))
+    if made_with != _made_with(recipe) or (views, width) != (recipe.distill.views, sum(SPLITS)) or faces < count:
         raise DataError(f"{path} was made for other faces, views or augmentation: delete it and run `teach` again")
-    return outputs
+    return outputs[:, :count]  # labelled faces come first: an ablation without the others shares the file
 
 
 def _made_with(recipe: Recipe) -> dict[str, object]:

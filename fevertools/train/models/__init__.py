@@ -12,9 +12,14 @@ from fevertools.train.models import face_resnet, faceres
 from fevertools.train.models.face_resnet import FaceResNet
 from fevertools.train.models.mobilenet import MobileNetV1
 from fevertools.train.models.student import MEAN, NO_HEADS, STD, Heads, Student
+from fevertools.train.models.vgg import Vgg
 from fevertools.train.recipe import ModelOptions
 
-BACKBONES: dict[str, Callable[[], nn.Module]] = {"mobilenet_v1": MobileNetV1, "face_resnet": FaceResNet}
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "mobilenet_v1": MobileNetV1,
+    "face_resnet": FaceResNet,
+    "vgg": Vgg,
+}
 STARTS: dict[str, tuple[type[nn.Module], Callable[[Any, str, Tensor], None]]] = {
     "faceres": (MobileNetV1, faceres.load_start),
     "faceres-deep": (MobileNetV1, faceres.load_start),

@@ -1,0 +1,126 @@
+"""Dataset distillation: one synthetic image a class that teaches what thousands do. "Omni-supervised FER", Algorithm 1.
+
+Wang et al. 2018, "Dataset Distillation": images and step sizes are learned through unrolled steps of gradient descent,
+from initial weights that are drawn anew, so that the images teach networks which were not there when they were made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fevertools.errors import OptionError
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class DistilOptions:
+    """Algorithm 1's parameters."""
+
+    iterations: int = 1000  # T
+    batch_size: int = 256  # M, faces that judge the images in every iteration
+    initialisations: int = 4  # initial weights that are drawn in every iteration
+    steps: int = 4  # of gradient descent on the images; Algorithm 1 has one, Wang et al. several
+    step_size: float = 0.02  # eta_0, where the learned step sizes begin
+    learning_rate: float = 0.01  # alpha, of Adam on the images and on the logarithms of the step sizes
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """What is left of a data set."""
+
+    images: Tensor  # float (C, 1, H, W), normalised as the faces were
+    label: Tensor  # (C,) 0 to C - 1
+    step_sizes: Tensor  # (S,) of the steps that they are to be learned from with
+
+
+class SmallNet(nn.Module):
+    """Three convolutions with group norm, fit for unrolling: float (N, 1, H, W) -> logits (N, C).
+
+    Batch norm would make every step depend on what else is in the batch, and a distilled batch is all there is.
+    """
+
+    def __init__(self, classes: int, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs in (1, width, width):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.GroupNorm(4, width), nn.ReLU(), nn.AvgPool2d(2)]
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+        self.classify = nn.Linear(9 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.features(x))  # type: ignore[no-any-return]
+
+
+def distil(
+    make: Callable[[], nn.Module],
+    images: Tensor,
+    label: Tensor,
+    classes: int,
+    options: DistilOptions,
+    report: Callable[[int, float], None] = lambda iteration, loss: None,
+) -> Distilled:
+    """Learn one image a class.
+
+    Args:
+        make: a network with fresh random weights: p(theta_0).
+        images: float (N, 1, H, W), normalised.
+        label: (N,) 0 to C - 1.
+        classes: C.
+        options: of Algorithm 1.
+        report: called after every iteration with its number and its loss.
+
+    Raises:
+        OptionError: no iteration, no step, or no initialisation.
+    """
+    if min(options.iterations, options.steps, options.initialisations) < 1:
+        raise OptionError("dataset distillation needs at least one iteration, one step and one initialisation")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        synthetic = torch.randn(classes, *images.shape[1:]).requires_grad_()
+        logarithms = torch.full((options.steps,), options.step_size).log().requires_grad_()
+        own = torch.arange(classes)
+        optimiser = torch.optim.Adam([synthetic, logarithms], lr=options.learning_rate)
+        for iteration in range(options.iterations):
+            rows = torch.randint(len(images), (options.batch_size,))
+            total = 0.0
+            for _ in range(options.initialisations):
+                network = make()
+                weights = unroll(network, synthetic, own, logarithms.exp(), keep_graph=True)
+                loss = F.cross_entropy(functional_call(network, weights, (images[rows],)), label[rows])
+                torch.autograd.backward(loss / options.initialisations)
+                total += float(loss.detach()) / options.initialisations
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            report(iteration + 1, total)
+    return Distilled(synthetic.detach(), own, logarithms.detach().exp())
+
+
+def unroll(network: nn.Module, images: Tensor, label: Tensor, step_sizes: Tensor, keep_graph: bool) -> Weights:
+    """Weights after one step of gradient descent on the images for every step size. Algorithm 1, line 6.
+
+    Args:
+        network: its parameters are where the descent begins; they stay as they are.
+        images, label: what is learned from in every step.
+        step_sizes: (S,).
+        keep_graph: whether gradients of the result reach images and step sizes.
+    """
+    weights: Weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
+    for size in step_sizes:
+        loss = F.cross_entropy(functional_call(network, weights, (images,)), label)
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=keep_graph)
+        weights = {name: w - size * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
+    return weights
+
+
+def train_on(network: nn.Module, distilled: Distilled) -> None:
+    """Train a fresh network on the distilled images alone, in place, with the step sizes they were made for."""
+    weights = unroll(network, distilled.images, distilled.label, distilled.step_sizes, keep_graph=False)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(weights[name])

@@ -1,0 +1,106 @@
+"""EmoXNet on the seven emotions of FER+: single extractors, and their ensemble."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fevertools.errors import DataError
+from fevertools.labels import EMOTIONS_7
+from fevertools.train import checkpoint
+from fevertools.train.datasets.ferplus import FerPlus, Protocol, select, without_evaluated_twins
+from fevertools.train.evaluate.metrics import classification
+from fevertools.train.losses import Losses
+from fevertools.train.losses.soft_cross_entropy import soft_cross_entropy
+from fevertools.train.methods.frames import Batches, Frames, epoch_order
+from fevertools.train.models.emoxnet import EmoXNet, Output
+from fevertools.train.recipe import Recipe
+from fevertools.types import Float32
+
+PROTOCOL = "ferplus7"
+
+
+class EnsembleLearning:
+    """Cross-entropy (Eq. 1) of one extractor, or of several with the meta-classifier.
+
+    Args:
+        recipe: system "emoxnet", protocol "ferplus7".
+        data: FER-2013 with FER+. Training rows with a twin in an evaluated split are left out.
+        runs: folder of the runs, in which those of `recipe.emoxnet.runs` are looked for.
+
+    Raises:
+        DataError: another protocol, not enough images for a batch, or an earlier run is missing or of another member.
+    """
+
+    def __init__(self, recipe: Recipe, data: FerPlus, runs: Path) -> None:
+        if recipe.data.protocol != PROTOCOL:
+            raise DataError(f"EmoXNet has seven classes: data.protocol must be {PROTOCOL}, not {recipe.data.protocol}")
+        self.recipe = recipe
+        self.learning_rate = recipe.optim.learning_rate
+        given = select(data, PROTOCOL, "train")
+        keep = without_evaluated_twins(data, given.rows)
+        if keep.sum() < recipe.optim.batch_size:
+            raise DataError(f"{keep.sum()} training images do not fill one batch of {recipe.optim.batch_size}")
+        target = torch.from_numpy(target_of(recipe, given)[keep])
+        images = data.images[given.rows[keep]]
+        self.frames = Frames(images, recipe.model.resolution, recipe.augment, recipe.seed, (target,))
+        chosen = select(data, PROTOCOL, "validation")
+        self.crops, self.target = torch.from_numpy(data.images[chosen.rows][:, :, :, None]), chosen.target
+        seed_everything(recipe.seed, verbose=False)
+        self.network = start(recipe, runs)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.frames) // self.recipe.optim.batch_size
+
+    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
+        """Batches of one epoch, from batch `start` on."""
+        order = epoch_order(len(self.frames), self.recipe.optim.batch_size, self.recipe.seed, epoch)
+        sampler = Batches(order, epoch, start)
+        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
+
+    def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
+        """Losses of one batch."""
+        crops, target = batch
+        output: Output = network(crops)
+        loss = soft_cross_entropy(output.logits, target)
+        return Losses(loss, {"cross_entropy": loss})
+
+    @torch.no_grad()
+    def validate(self, network: EmoXNet) -> dict[str, float]:
+        """Figures on PublicTest, from which everything is chosen."""
+        network.eval()
+        device = network.resize.device
+        logits = torch.cat([network(chunk.to(device)).logits for chunk in torch.split(self.crops, 256)])
+        figures = classification(logits.float().cpu().numpy(), self.target)
+        return {name: figures[name] for name in ("accuracy", "mean_recall", "ece", "cross_entropy")}
+
+
+def target_of(recipe: Recipe, given: Protocol) -> Float32:
+    """What is learned: the distribution of the votes, or one-hot the most frequent one: float32 (N, 7)."""
+    if recipe.data.target == "votes":
+        return given.target
+    return np.asarray(np.eye(len(EMOTIONS_7))[given.target.argmax(axis=1)], np.float32)
+
+
+def start(recipe: Recipe, runs: Path) -> EmoXNet:
+    """The network as its training begins: extractors of earlier runs where the recipe names them."""
+    network = make_emoxnet(recipe)
+    if not recipe.emoxnet.runs:
+        return network
+    if len(recipe.emoxnet.runs) != len(recipe.emoxnet.members):
+        raise DataError("emoxnet.runs names one run for every member, in their order, or none")
+    for name, run in zip(recipe.emoxnet.members, recipe.emoxnet.runs, strict=True):
+        path = runs / run / "checkpoint.safetensors"
+        checkpoint.load_weights(network.backbone[name], checkpoint.read(path)[0], f"average.backbone.{name}.", path)
+    return network
+
+
+def make_emoxnet(recipe: Recipe) -> EmoXNet:
+    """The network of a recipe, random."""
+    options, model = recipe.emoxnet, recipe.model
+    network = EmoXNet(options.members, options.hidden, model.crop, model.resolution, model.dropout, options.frozen)
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,72 @@
+"""What the systems trained on the seven labels of FER-2013 have in common: rows, batches and validation."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fevertools.errors import DataError
+from fevertools.labels import FER2013
+from fevertools.train.datasets.ferplus import SPLITS, FerPlus, without_evaluated_twins
+from fevertools.train.evaluate.metrics import classification
+from fevertools.train.losses import Losses
+from fevertools.train.methods.frames import Batches, Frames, epoch_order
+from fevertools.train.recipe import Recipe
+
+
+class OnFer2013(ABC):
+    """A method whose network gives logits `fer2013` (N, 7).
+
+    Args:
+        recipe: of a system on FER-2013.
+        data: FER-2013. Training rows with a twin in an evaluated split are left out.
+
+    Raises:
+        DataError: not enough images for a batch.
+    """
+
+    def __init__(self, recipe: Recipe, data: FerPlus) -> None:
+        self.recipe = recipe
+        self.learning_rate = recipe.optim.learning_rate
+        rows = np.flatnonzero(data.split == SPLITS["train"])
+        rows = rows[without_evaluated_twins(data, rows)]
+        if len(rows) < recipe.optim.batch_size:
+            raise DataError(f"{len(rows)} training images do not fill one batch of {recipe.optim.batch_size}")
+        images, label = data.images[rows], torch.from_numpy(data.label[rows].astype(np.int64))
+        self.frames = Frames(images, recipe.model.resolution, recipe.augment, recipe.seed, (label,))
+        validation = np.flatnonzero(data.split == SPLITS["validation"])
+        self.crops = torch.from_numpy(data.images[validation][:, :, :, None])
+        self.target = np.eye(len(FER2013), dtype=np.float32)[data.label[validation]]
+        seed_everything(recipe.seed, verbose=False)
+        self.network = self.start(images)
+
+    @abstractmethod
+    def start(self, images: npt.NDArray[np.uint8]) -> nn.Module:
+        """The network as its training begins, on uint8 (N, 48, 48)."""
+
+    @abstractmethod
+    def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
+        """Losses of one batch: crops (N, S, S, 1) and labels (N,)."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.frames) // self.recipe.optim.batch_size
+
+    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
+        """Batches of one epoch, from batch `start` on."""
+        order = epoch_order(len(self.frames), self.recipe.optim.batch_size, self.recipe.seed, epoch)
+        sampler = Batches(order, epoch, start)
+        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Figures on PublicTest, from which everything is chosen."""
+        network.eval()
+        device = next(network.parameters()).device
+        logits = torch.cat([network(chunk.to(device)).fer2013 for chunk in torch.split(self.crops, 256)])
+        figures = classification(logits.float().cpu().numpy(), self.target)
+        return {name: figures[name] for name in ("accuracy", "mean_recall", "ece", "cross_entropy")}

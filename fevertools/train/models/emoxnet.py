@@ -1,0 +1,100 @@
+"""EmoXNet: feature extractors side by side, average pooled and concatenated, and an MLP on top (its figure 1)."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fevertools.errors import DataError
+from fevertools.labels import EMOTIONS_7
+from fevertools.train.models.student import MEAN, STD, resize_matrix
+
+
+class Output(NamedTuple):
+    """What the network says of N faces."""
+
+    embedding: Tensor  # (N, D) pooled features of all members
+    logits: Tensor  # (N, 7) in the order of `labels.EMOTIONS_7`
+
+
+class Vgg16(nn.Module):
+    """The convolutions of VGG-16 with batch norm, pooled: its fully connected layers have most of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features: nn.Module = timm.create_model("vgg16_bn", in_chans=1).features  # type: ignore[assignment]
+        self.num_features = 512
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(self.features(x), 1).flatten(1)
+
+
+def _pooled(name: str) -> Callable[[], nn.Module]:
+    """A network of timm that ends with its pooled features."""
+    return lambda: timm.create_model(name, in_chans=1, num_classes=0)
+
+
+MEMBERS: dict[str, Callable[[], nn.Module]] = {
+    "vgg16": Vgg16,
+    "densenet121": _pooled("densenet121"),
+    "efficientnet_b0": _pooled("efficientnet_b0"),
+    "resnet34": _pooled("resnet34"),
+    "seresnet34": _pooled("seresnet34"),
+    "resnext50": _pooled("resnext50_32x4d"),
+    "seresnext50": _pooled("seresnext50_32x4d"),
+}
+"""The extractors of table 1, without pretrained weights; EmoXNet is those in `EmoxnetOptions.members`."""
+
+
+class EmoXNet(nn.Module):
+    """Several extractors with the meta-classifier; or one, a row of table 1 "with the same classification head".
+
+    Args:
+        members: names in `MEMBERS`.
+        hidden: units of the hidden layer.
+        crop: height and width of the crops served.
+        resolution: height and width at which the extractors work; crops are upsampled to it.
+        dropout: probability, before both layers of the classifier.
+        frozen: whether the extractors stay as they are.
+
+    Raises:
+        DataError: no such member.
+    """
+
+    resize: Tensor
+
+    def __init__(
+        self, members: Sequence[str], hidden: int, crop: int, resolution: int, dropout: float, frozen: bool = False
+    ) -> None:
+        super().__init__()
+        unknown = [name for name in members if name not in MEMBERS]
+        if unknown or not members:
+            raise DataError(f"members of EmoXNet must be some of {', '.join(MEMBERS)}, not {', '.join(members)!r}")
+        self.resolution, self.frozen = resolution, frozen
+        self.backbone = nn.ModuleDict({name: MEMBERS[name]() for name in members})
+        width = sum(member.num_features for member in self.backbone.values())  # type: ignore[misc]
+        self.classify = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, len(EMOTIONS_7)),
+        )  # fmt: skip
+        self.backbone.requires_grad_(not frozen)
+        self.register_buffer("resize", resize_matrix(crop, resolution), persistent=False)
+
+    def train(self, mode: bool = True) -> "EmoXNet":
+        """Frozen extractors keep their batch-norm statistics as well."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, crops: Tensor) -> Output:
+        """Crops (N, S, S, 1) of luminance 0-255, where S is `crop`, or `resolution` when already warped to it."""
+        x = (crops[..., 0].float() - MEAN) / STD
+        if x.shape[1] != self.resolution:
+            x = self.resize @ x @ self.resize.T
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            embedding = torch.cat([member(x[:, None]) for member in self.backbone.values()], dim=1)
+        return Output(embedding, self.classify(embedding))
