@@ -1,6 +1,7 @@
-"""`python -m fevertools.train`: fit, teach, reproduce, export, evaluate, publish, crop-faces, joined by files."""
+"""`python -m fevertools.train`: fit, teach, reproduce, export, evaluate, publish, mine, distil-dataset, crop-faces."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         default="",
         metavar="PART,...",
-        help="of: ferplus,probe,triplets,transfer,leakage,spread (default: all)",
+        help="of: ferplus,probe,triplets,transfer,leakage (these by default),spread,cross",
     )
     evaluate.add_argument(
         "--probe", action="append", default=[], metavar="KEY=VALUE", help="option of the probe, such as balanced=true"
@@ -71,6 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("--output", type=Path, help="JSON file of the figures (default: print only)")
     evaluate.add_argument("--manifest", type=Path, help="manifest file whose entry of that name gets the figures")
     evaluate.set_defaults(run=_evaluate)
+
+    mine = commands.add_parser("mine", help="list the unlabeled faces that a learner is sure of (omni-supervised FER)")
+    mine.add_argument("weights", help="of the primitive learner, as for evaluate")
+    mine.add_argument("--margin", type=float, default=0.1, help="least lead of the nearest class (default: 0.1)")
+    mine.add_argument("--output", type=Path, required=True, metavar="FILE.parquet")
+    mine.add_argument("--sheets", type=Path, metavar="DIR", help="also write a contact sheet of every emotion")
+    mine.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    mine.set_defaults(run=_mine)
+
+    distil = commands.add_parser("distil-dataset", help="make one image an emotion out of mined faces")
+    distil.add_argument("mined", type=Path, metavar="FILE.parquet")
+    distil.add_argument("--iterations", type=int, default=1000, help="of Algorithm 1 (default: 1000)")
+    distil.add_argument("--seed", type=int, default=0)
+    distil.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="a PNG is put beside it")
+    distil.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    distil.set_defaults(run=_distil_dataset)
 
     crop = commands.add_parser("crop-faces", help="make a folder of unlabeled faces from videos and pictures")
     crop.add_argument("inputs", type=Path, nargs="+", metavar="VIDEO_OR_DIR", help="videos, pictures, folders of both")
@@ -89,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publish.add_argument("--safetensors", type=Path, metavar="FILE", help="also upload these weights for training")
     publish.set_defaults(run=_publish)
 
-    for command in (fit, export, teach, again, evaluate):
+    for command in (fit, export, teach, again, evaluate, mine, distil):
         command.add_argument("--data", type=Path, help="data folder (default: FEVERTOOLS_DATA, else ../shared/data)")
     options = parser.parse_args(arguments)
     try:
@@ -136,13 +153,14 @@ def _export(options: argparse.Namespace) -> None:
 
 def _teach(options: argparse.Namespace) -> None:
     from fevertools.train.datasets.ferplus import default_data_root
-    from fevertools.train.methods.distill import teach, unlabeled_faces
+    from fevertools.train.methods.distill import unlabeled_faces
+    from fevertools.train.methods.targets import taught_faces, teach
     from fevertools.train.recipe import load_recipe
 
     recipe, root = load_recipe(options.recipe), options.data or default_data_root()
-    faces = unlabeled_faces(recipe, root, options.runs)
+    faces = taught_faces(recipe, _data(options), unlabeled_faces(recipe, root, options.runs))
     for teacher in recipe.distill.teachers:
-        teach(recipe, teacher, _data(options), faces, options.runs)
+        teach(recipe, teacher, faces, options.runs)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -160,6 +178,33 @@ def _evaluate(options: argparse.Namespace) -> None:
     cache = options.lfw_cache or LFW_CACHE
     asked = EvaluateOptions(parts, probe_options(options.probe), options.tta, options.data, cache)
     evaluate(options.weights, _data(options), options.split, options.output, options.manifest, asked)
+
+
+def _mine(options: argparse.Namespace) -> None:
+    from fevertools.train.datasets.ferplus import default_data_root
+    from fevertools.train.mine import mine_pool
+
+    root = options.data or default_data_root()
+    mine_pool(options.weights, _data(options), root, options.runs, options.margin, options.output, options.sheets)
+
+
+def _distil_dataset(options: argparse.Namespace) -> None:
+    import torch
+
+    from fevertools.labels import EMOTIONS
+    from fevertools.train.datasets.ferplus import default_data_root, select
+    from fevertools.train.distil_dataset import DistilOptions, distil_mined, fresh_accuracy
+    from fevertools.train.mine import pool_faces, read_list
+    from fevertools.train.models.student import MEAN, STD
+
+    pool, _ = pool_faces(options.data or default_data_root(), options.runs)
+    asked = DistilOptions(iterations=options.iterations, seed=options.seed)
+    distilled = distil_mined(read_list(options.mined, EMOTIONS), pool, asked, options.output)
+    data = _data(options)
+    chosen = select(data, "ferplus8", "validation")
+    images = ((torch.from_numpy(data.images[chosen.rows]).float() - MEAN) / STD)[:, None]
+    figures = fresh_accuracy(distilled, images, torch.from_numpy(chosen.target.argmax(axis=1)))
+    print(json.dumps({"split": "PublicTest", "accuracy of fresh networks": figures}))
 
 
 def _crop_faces(options: argparse.Namespace) -> None:

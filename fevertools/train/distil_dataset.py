@@ -4,15 +4,25 @@ Wang et al. 2018, "Dataset Distillation": images and step sizes are learned thro
 from initial weights that are drawn anew, so that the images teach networks which were not there when they were made.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fevertools.errors import OptionError
+from fevertools.errors import DataError, OptionError
+from fevertools.labels import EMOTIONS
+from fevertools.train.mine import Mined
+from fevertools.train.models.student import MEAN, STD
 
 Weights = dict[str, Tensor]
 
@@ -124,3 +134,80 @@ def train_on(network: nn.Module, distilled: Distilled) -> None:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(weights[name])
+
+
+def write_distilled(distilled: Distilled, path: Path, origin: dict[str, object]) -> None:
+    """Write images and step sizes as safetensors; `origin` goes into the metadata as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(asdict(distilled), path, metadata={"fevertools": json.dumps(origin)})
+
+
+def read_distilled(path: Path) -> Distilled:
+    """Read what `write_distilled` wrote.
+
+    Raises:
+        DataError: not such a file.
+    """
+    try:
+        return Distilled(**load_file(path))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise DataError(f"{path} holds no distilled images: {error}") from error
+
+
+def write_pictures(distilled: Distilled, path: Path) -> None:
+    """The images side by side as one PNG, four times enlarged, luminance cut off at black and white."""
+    luminance = (distilled.images[:, 0] * STD + MEAN).clamp(0, 255).byte().numpy()
+    row = np.concatenate(list(luminance), axis=1)
+    cv2.imwrite(str(path), np.repeat(np.repeat(row, 4, axis=0), 4, axis=1))
+
+
+def distil_mined(mined: Mined, pool: npt.NDArray[np.uint8], options: DistilOptions, output: Path) -> Distilled:
+    """From mined samples to one image an emotion, and its picture beside it.
+
+    Args:
+        mined: the samples; every emotion needs one.
+        pool: uint8 (N, 48, 48), of which they name rows.
+        options: of Algorithm 1.
+        output: safetensors file; the picture has the same name and ends in .png.
+
+    Raises:
+        DataError: an emotion has no sample.
+    """
+    counts = np.bincount(mined.label, minlength=len(EMOTIONS))
+    if (counts == 0).any():
+        raise DataError(f"no mined sample of {EMOTIONS[int(counts.argmin())]}: mine with a smaller margin")
+    images = ((torch.from_numpy(pool[mined.rows]).float() - MEAN) / STD)[:, None]
+    # Every emotion as often as the others, however rare it is among the samples.
+    order = np.random.default_rng(options.seed)
+    rows = np.concatenate([order.choice(np.flatnonzero(mined.label == k), counts.max()) for k in range(len(EMOTIONS))])
+    label = torch.from_numpy(mined.label[rows])
+
+    def report(iteration: int, loss: float) -> None:
+        if iteration % 50 == 0:
+            print(json.dumps({"iteration": iteration, "loss": loss}), flush=True)
+
+    distilled = distil(lambda: SmallNet(len(EMOTIONS)), images[rows], label, len(EMOTIONS), options, report)
+    write_distilled(distilled, output, asdict(options))
+    write_pictures(distilled, output.with_suffix(".png"))
+    return distilled
+
+
+def fresh_accuracy(
+    distilled: Distilled, images: Tensor, label: Tensor, networks: int = 5, seed: int = 1
+) -> list[float]:
+    """Accuracy, percent, of networks that were trained on the distilled images alone, each from weights of its own.
+
+    Args:
+        images: float (N, 1, H, W), normalised, to judge by.
+        label: (N,).
+    """
+    figures = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(networks):
+            network = SmallNet(len(distilled.label))
+            train_on(network, distilled)
+            with torch.no_grad():
+                guess = torch.cat([network(chunk).argmax(dim=1) for chunk in torch.split(images, 512)])
+            figures.append(round(100 * float((guess == label).float().mean()), 2))
+    return figures

@@ -10,6 +10,10 @@ import numpy.typing as npt
 from sklearn.preprocessing import normalize
 
 from fevertools.errors import DataError, MissingExtraError
+from fevertools.labels import EMOTIONS
+from fevertools.train.datasets.ferplus import FerPlus, select, without_evaluated_twins
+from fevertools.train.evaluate.image_sets import LfwFaces
+from fevertools.train.evaluate.networks import load_network
 from fevertools.types import Float32, UInt8Image
 
 Int64 = npt.NDArray[np.int64]
@@ -64,6 +68,19 @@ def mine(similarity: Float32, delta: float) -> Mined:
     best, second = np.take_along_axis(similarity, order, axis=1).T
     rows = np.flatnonzero(best - second >= delta)
     return Mined(rows, order[rows, 0].astype(np.int64), best[rows], (best - second)[rows])
+
+
+def pool_faces(root: Path, runs: Path) -> tuple[UInt8Image, Int64]:
+    """The unlabeled pool of the open runs: faces of half of the people of LFW.
+
+    The other half is left for evaluation across data sets, so that no face that is judged has been trained on.
+
+    Returns:
+        uint8 (N, 48, 48) crops, and their rows (N,) among all crops of LFW.
+    """
+    faces = LfwFaces(root, runs / "lfw")
+    rows = np.flatnonzero(faces.crop_person() % 2 == 0)
+    return faces.crops.images[rows], rows
 
 
 def write_list(mined: Mined, classes: tuple[str, ...], path: Path, origin: dict[str, object]) -> None:
@@ -131,3 +148,32 @@ def write_sheets(images: UInt8Image, mined: Mined, classes: tuple[str, ...], fol
     folder.mkdir(parents=True, exist_ok=True)
     for label, name in enumerate(classes):
         cv2.imwrite(str(folder / f"{name}.png"), contact_sheet(images, mined, label))
+
+
+def mine_pool(
+    weights: str, data: FerPlus, root: Path, runs: Path, delta: float, output: Path, sheets: Path | None
+) -> Mined:
+    """From a primitive learner to the list of auxiliary samples, and contact sheets where they are asked for.
+
+    Args:
+        weights: of the primitive learner, see `evaluate.networks.load_network`.
+        data: the anchor, FER-2013 with FER+: its training rows and their majority labels give the centroids.
+        root: data folder, in which LFW is looked for.
+        runs: folder of the runs, which has the crops of LFW.
+        delta: the margin of Eq. 5.
+        output: Parquet file.
+        sheets: folder.
+    """
+    predict = load_network(weights, data)
+    anchor = select(data, "ferplus8", "train")
+    keep = without_evaluated_twins(data, anchor.rows)
+    embedding = predict(data.images[anchor.rows[keep]][..., None]).embedding
+    centers = centroids(embedding, anchor.target[keep].argmax(axis=1), len(EMOTIONS))
+    images, _ = pool_faces(root, runs)
+    mined = mine(similarities(predict(images[..., None]).embedding, centers), delta)
+    write_list(mined, EMOTIONS, output, {"weights": weights, "anchor": "ferplus8", "pool": "LFW, half", "delta": delta})
+    if sheets is not None:
+        write_sheets(images, mined, EMOTIONS, sheets)
+    counts = dict(zip(EMOTIONS, np.bincount(mined.label, minlength=len(EMOTIONS)).tolist(), strict=True))
+    print(json.dumps({"pool": len(images), "mined": len(mined.rows), "classes": counts}))
+    return mined

@@ -94,9 +94,19 @@ class EmoxnetOptions:
     """EmoXNet: feature extractors side by side, and the classifier on their concatenated features."""
 
     members: tuple[str, ...] = ("vgg16", "densenet121", "seresnet34", "seresnext50")
+    upsample: tuple[int, ...] = ()  # how often larger each member sees the face; () is once, for all
     runs: tuple[str, ...] = ()  # of single members, whose trained extractors an ensemble begins with, in this order
     frozen: bool = False  # train the classifier only
+    smoothing: float = 0.1  # alpha of the labels that EmoXNetLite learns, Eq. 3
     hidden: int = 512  # units of the classifier's hidden layer, of which the paper does not say how many
+
+
+@dataclass(frozen=True, slots=True)
+class OmniOptions:
+    """What joins the labelled faces in omni-supervised learning; files are looked for in the folder of the runs."""
+
+    mined: str = ""  # Parquet list of auxiliary samples that `mine` wrote ("VAS")
+    distilled: str = ""  # distilled images that `distil-dataset` wrote ("DAS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +179,7 @@ class Recipe:
     name: str
     system: Literal[
         "classifier", "deepfever-teacher", "deepfever-student", "deepfever-paper-teacher", "deepfever-paper-student",
-        "densenet-center", "ed2l", "emoxnet",
+        "densenet-center", "ed2l", "emoxnet", "emoxnet-lite", "omni",
     ]  # fmt: skip
     scale: Literal["open", "paper"]
     description: str
@@ -183,6 +193,7 @@ class Recipe:
     densenet: DenseNetOptions = field(default_factory=DenseNetOptions)
     ed2l: Ed2lOptions = field(default_factory=Ed2lOptions)
     emoxnet: EmoxnetOptions = field(default_factory=EmoxnetOptions)
+    omni: OmniOptions = field(default_factory=OmniOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
 

@@ -12,7 +12,8 @@ from fevertools.train.datasets.ferplus import FerPlus
 from fevertools.train.evaluate.command import EvaluateOptions, evaluate
 from fevertools.train.loop import RunOptions, fit
 from fevertools.train.methods import build_method
-from fevertools.train.methods.distill import targets_path, teach, unlabeled_faces
+from fevertools.train.methods.distill import unlabeled_faces
+from fevertools.train.methods.targets import targets_path, taught_faces, teach
 from fevertools.train.recipe import Recipe, load_recipe
 
 
@@ -24,6 +25,17 @@ class Stage:
     work: float  # relative cost, million pixels through networks; 0 where it takes no more than minutes
     done: Callable[[], bool]
     run: Callable[[], object]
+
+
+LEARN_FROM_STORED = ("deepfever-student", "emoxnet-lite")
+"""Systems whose teachers' outputs are computed before."""
+
+EVALUATED_ONLY: dict[str, tuple[str, ...]] = {
+    "densenet-center": ("ferplus", "spread"),
+    "ed2l": ("ferplus", "spread"),
+    "emoxnet": ("ferplus",),
+}
+"""Systems whose networks are measured and not shipped -> the parts of the evaluation."""
 
 
 def reproduce(name: str, data: FerPlus, root: Path, runs: Path, device: str, workers: int) -> None:
@@ -62,34 +74,43 @@ def plan(recipe: Recipe, data: FerPlus, root: Path, runs: Path, device: str, wor
     for earlier in requirements(recipe):
         yield _fit_stage(earlier, data, root, runs, device, workers)
     # Only open students learn from stored outputs; those of the paper's recipes run their teachers at every step.
-    for teacher in recipe.distill.teachers if recipe.system == "deepfever-student" else ():
+    for teacher in recipe.distill.teachers if recipe.system in LEARN_FROM_STORED else ():
         resolution = load_recipe(teacher.replace("-", "_")).model.resolution
         yield Stage(
             f"outputs of {teacher} for {recipe.distill.views} views of every face",
             recipe.distill.views * len(data.images) * resolution**2 / 3e6,  # a forward pass is a third of a step
             targets_path(recipe, teacher, runs).exists,
-            lambda teacher=teacher: teach(recipe, teacher, data, unlabeled_faces(recipe, root, runs), runs),  # type: ignore[misc]
+            lambda teacher=teacher: teach(  # type: ignore[misc]
+                recipe, teacher, taught_faces(recipe, data, unlabeled_faces(recipe, root, runs)), runs
+            ),
         )
     yield _fit_stage(recipe, data, root, runs, device, workers)
     release = runs / recipe.name / "release"
-    yield Stage("export", 0, (release / "weights_manifest.json").exists, lambda: _export(recipe, data, runs, release))
-    figures = release / "figures.json"
-    weights, parts = (
-        str(runs / recipe.name / "checkpoint.safetensors"),
-        EvaluateOptions(root=root, lfw_cache=runs / "lfw"),
-    )
-    yield Stage(
-        f"evaluation on the test split, into {figures}",
-        0,
-        figures.exists,
-        lambda: evaluate(weights, data, "test", figures, None, parts),
-    )
+    if recipe.system not in EVALUATED_ONLY:
+        yield Stage(
+            "export", 0, (release / "weights_manifest.json").exists, lambda: _export(recipe, data, runs, release)
+        )
+    parts = EVALUATED_ONLY.get(recipe.system, ())
+    options = EvaluateOptions(parts, root=root, lfw_cache=runs / "lfw")
+    evaluated = {"figures.json": runs / recipe.name / "checkpoint.safetensors"}
+    if recipe.optim.keep_epochs > 0:
+        evaluated["figures-ensemble.json"] = runs / recipe.name
+    for name, weights in evaluated.items():
+        figures = release / name
+        yield Stage(
+            f"evaluation on the test split, into {figures}",
+            0,
+            figures.exists,
+            lambda weights=weights, figures=figures: evaluate(  # type: ignore[misc]
+                str(weights), data, "test", figures, None, options
+            ),
+        )
 
 
 def requirements(recipe: Recipe) -> list[Recipe]:
     """The recipes whose runs this one builds on, each after its own requirements."""
     found: dict[str, Recipe] = {}
-    for name in (recipe.model.initial, *recipe.distill.teachers):
+    for name in (recipe.model.initial, *recipe.distill.teachers, *recipe.emoxnet.runs):
         if name and name not in found:
             earlier = load_recipe(name.replace("-", "_"))
             found |= {r.name: r for r in (*requirements(earlier), earlier) if r.name not in found}

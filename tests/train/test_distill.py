@@ -11,7 +11,8 @@ from fevertools.train import checkpoint
 from fevertools.train.datasets.ferplus import FerPlus, read_ferplus
 from fevertools.train.loop import RunOptions, fit
 from fevertools.train.methods.classify import Classify
-from fevertools.train.methods.distill import SPLITS, Distill, combine, consensus, split, targets_path, teach
+from fevertools.train.methods.distill import SPLITS, Distill, combine, consensus, split
+from fevertools.train.methods.targets import targets_path, taught_faces, teach
 from fevertools.train.recipe import Recipe, load_recipe
 
 SMALL = {
@@ -47,8 +48,9 @@ def faces(count: int) -> np.ndarray:
 def taught(data: FerPlus, runs: Path) -> Distill:
     recipe = small("deepfever_s", distill__views="2", distill__unlabeled="8")
     for teacher in recipe.distill.teachers:
-        path = teach(recipe, teacher, data, faces(20), runs)
-        assert teach(recipe, teacher, data, faces(20), runs) == path  # kept, not made again
+        shown = taught_faces(recipe, data, faces(20))
+        path = teach(recipe, teacher, shown, runs)
+        assert teach(recipe, teacher, shown, runs) == path  # kept, not made again
     return Distill(recipe, data, faces(20), runs)
 
 

@@ -13,10 +13,14 @@ from fevertools.train.datasets.ferplus import FerPlus, read_ferplus
 from fevertools.train.evaluate.networks import checkpoint as predictor
 from fevertools.train.evaluate.protocols import evaluate_ferplus
 from fevertools.train.loop import Plateau, RunOptions, fit
+from fevertools.train.losses.label_smoothing import smoothed
 from fevertools.train.methods.emoxnet import EnsembleLearning
+from fevertools.train.methods.emoxnet_lite import LiteLearning
+from fevertools.train.methods.targets import load_teacher, taught_faces, teach
 from fevertools.train.models import emoxnet
 from fevertools.train.models.emoxnet import MEMBERS, EmoXNet
 from fevertools.train.recipe import Recipe, load_recipe
+from fevertools.train.reproduce import requirements
 
 SMALL = {
     "optim.batch_size": "16", "optim.precision": "32-true", "optim.epochs": "2", "optim.warmup_epochs": "0",
@@ -132,3 +136,53 @@ def test_watches_a_figure_that_should_fall() -> None:
     assert (plateau.factor, plateau.stale) == (0.1, 2)
     plateau.end_epoch(-81.0)
     assert (plateau.factor, plateau.stale, plateau.waited) == (0.1, 0, 0)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_members_see_the_face_as_large_as_they_ask() -> None:
+    network = EmoXNet(("a", "b"), 8, 48, 48, 0.0, upsample=(1, 2)).eval()
+    sizes: list[int] = []
+    for member in network.backbone.values():
+        member.register_forward_hook(lambda _m, args, _o: sizes.append(args[0].shape[-1]))
+    network(torch.zeros(1, 48, 48, 1))
+    assert sizes == [48, 96]
+    with pytest.raises(DataError, match="1 factors for 2"):
+        EmoXNet(("a", "b"), 8, 48, 48, 0.0, upsample=(2,))
+
+
+def test_smoothed_by_hand() -> None:
+    """Eq. 3 with alpha = .1 and two classes."""
+    torch.testing.assert_close(smoothed(torch.tensor([[0.9, 0.1]]), 0.1), torch.tensor([[0.86, 0.14]]))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_lite_learns_what_the_ensemble_says(data: FerPlus, tmp_path: Path) -> None:
+    recipe = small(name='"emoxnet-open"')
+    fit(EnsembleLearning(recipe, data, tmp_path), RunOptions(tmp_path / "emoxnet-open", "cpu", workers=0))
+    options = {"model.start": "random", "model.resolution": "48", "distill.views": "2", "model.dropout": "0.0"}
+    options |= {"optim.batch_size": "16", "optim.precision": "32-true", "optim.epochs": "2", "optim.warmup_epochs": "0"}
+    lite = load_recipe("emoxnet_lite", options)
+    with pytest.raises(DataError, match="teach"):
+        LiteLearning(lite, data, tmp_path)
+    images = taught_faces(lite, data, np.empty((0, 48, 48), np.uint8))
+    teach(lite, "emoxnet-open", images, tmp_path)
+    method = LiteLearning(lite, data, tmp_path)
+    crops, said = next(iter(method.batches(1, 0, workers=0)))
+    assert said.shape == (16, 7)
+    ensemble, resolution = load_teacher(tmp_path / "emoxnet-open" / "checkpoint.safetensors")
+    assert resolution == 48
+    with torch.no_grad():
+        torch.testing.assert_close(ensemble(crops), said.float(), rtol=2e-3, atol=2e-3)
+    network = method.network.eval()
+    output = network(crops)
+    target = smoothed(said.float().softmax(dim=1), 0.1)
+    expected = -(target * output.logits.log_softmax(dim=1)[:, :7]).sum(dim=1).mean()
+    assert method.losses(network, (crops, said)).total.item() == pytest.approx(expected.item(), rel=1e-5)
+    fit(method, RunOptions(tmp_path / "emoxnet-lite", "cpu", workers=0))
+    assert set(method.validate(method.network)) >= {"accuracy", "cross_entropy"}
+
+
+def test_plan_of_the_open_runs() -> None:
+    names = [recipe.name for recipe in requirements(load_recipe("emoxnet_lite"))]
+    members = [f"emoxnet-{name}-open" for name in ("vgg16", "densenet121", "seresnet34", "seresnext50")]
+    assert names == [*members, "emoxnet-open"]

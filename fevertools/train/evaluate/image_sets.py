@@ -68,6 +68,10 @@ class LfwFaces:
         found = row >= 0
         return row[found], labels.label[found], self._source.person[labels.rows[found]]
 
+    def crop_person(self) -> Int64:
+        """Anonymous number of the person of every crop: (N,)."""
+        return self._source.person[self.crops.rows]
+
     def pairs(self) -> tuple[Int64, npt.NDArray[np.bool_]]:
         """Rows (P, 2) of the View 2 pairs whose faces were both found, and whether each is one person twice: (P,)."""
         pairs = self._source.pairs()

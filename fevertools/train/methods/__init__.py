@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from fevertools.train.datasets.ferplus import FerPlus
     from fevertools.train.loop import Method
@@ -75,6 +77,22 @@ def _emoxnet(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -
     return EnsembleLearning(recipe, read_ferplus(root) if data is None else data, runs)
 
 
+def _emoxnet_lite(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.emoxnet_lite import LiteLearning
+
+    return LiteLearning(recipe, read_ferplus(root) if data is None else data, runs)
+
+
+def _omni(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.datasets.ferplus import read_ferplus
+    from fevertools.train.methods.omni import OmniLearning
+    from fevertools.train.mine import pool_faces
+
+    pool = pool_faces(root, runs)[0] if recipe.omni.mined else np.empty((0, 48, 48), np.uint8)
+    return OmniLearning(recipe, read_ferplus(root) if data is None else data, pool, runs)
+
+
 SYSTEMS: dict[str, Callable[["Recipe", Path, Path, "FerPlus | None"], "Method"]] = {
     "classifier": _classify,
     "deepfever-teacher": _classify,
@@ -84,5 +102,7 @@ SYSTEMS: dict[str, Callable[["Recipe", Path, Path, "FerPlus | None"], "Method"]]
     "densenet-center": _discriminative,
     "ed2l": _ed2l,
     "emoxnet": _emoxnet,
+    "emoxnet-lite": _emoxnet_lite,
+    "omni": _omni,
 }
 """`Recipe.system` -> the function that makes its method."""

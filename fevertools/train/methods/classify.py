@@ -7,7 +7,6 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import seed_everything
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from fevertools.errors import DataError
 from fevertools.labels import EMOTIONS, FER2013
@@ -17,13 +16,13 @@ from fevertools.train.evaluate.metrics import classification
 from fevertools.train.losses import Losses
 from fevertools.train.losses.soft_cross_entropy import soft_cross_entropy
 from fevertools.train.losses.vote_triplets import VoteTriplets
-from fevertools.train.methods.frames import Batches, Frames, epoch_order
+from fevertools.train.methods.frames import Frames, Passes
 from fevertools.train.models import build
 from fevertools.train.models.student import TRIPLET_DIMENSION, Heads, Output, Student
 from fevertools.train.recipe import LossOptions, Recipe
 
 
-class Classify:
+class Classify(Passes):
     """Soft-label cross-entropy on FER+ votes, with heads for the FER-2013 labels and for triplets where they weigh.
 
     Args:
@@ -36,23 +35,14 @@ class Classify:
         self.recipe = recipe
         self.learning_rate = recipe.optim.learning_rate
         protocol = training_rows(recipe, data)
+        if protocol.target.shape[1] != len(EMOTIONS):
+            raise DataError(f"the {len(EMOTIONS)}-class head cannot be trained on {recipe.data.protocol}")
         rows = (torch.from_numpy(protocol.target), torch.from_numpy(data.label[protocol.rows].astype(np.int64)))
         images = data.images[protocol.rows]
         self.frames = Frames(images, recipe.model.resolution, recipe.augment, recipe.seed, rows)
         self.validation = Validation(data, recipe.data.protocol)
         self.triplets = VoteTriplets(recipe.optim.batch_size)
         self.network: Student = prepare(recipe, images, runs)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.frames) // self.recipe.optim.batch_size
-
-    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of one epoch, from batch `start` on."""
-        order = epoch_order(len(self.frames), self.recipe.optim.batch_size, self.recipe.seed, epoch)
-        sampler = Batches(order, epoch, start)
-        # A generator of its own: drawing from the global one at every start would make resumed runs differ.
-        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
 
     def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Losses:
         """Losses of one batch."""
@@ -82,8 +72,6 @@ def training_rows(recipe: Recipe, data: FerPlus) -> Protocol:
     protocol = Protocol(protocol.rows[keep], protocol.target[keep])
     if len(protocol.rows) < recipe.optim.batch_size:
         raise DataError(f"{len(protocol.rows)} training images do not fill one batch of {recipe.optim.batch_size}")
-    if protocol.target.shape[1] != len(EMOTIONS):
-        raise DataError(f"the {len(EMOTIONS)}-class head cannot be trained on {recipe.data.protocol}")
     return protocol
 
 
@@ -99,7 +87,8 @@ def prepare(recipe: Recipe, images: npt.NDArray[np.uint8], runs: Path) -> Studen
 
 def heads(recipe: Recipe) -> Heads:
     """The heads that the losses of a recipe train; that of relations is as wide as the teachers' outputs together."""
-    relation = len(recipe.distill.teachers) * (TRIPLET_DIMENSION + len(EMOTIONS))
+    relations = recipe.losses.rkd_distance > 0 or recipe.losses.rkd_angle > 0
+    relation = len(recipe.distill.teachers) * (TRIPLET_DIMENSION + len(EMOTIONS)) if relations else 0
     return Heads(recipe.losses.fer2013 > 0, recipe.losses.triplet > 0, relation)
 
 
@@ -124,7 +113,7 @@ class Validation:
         network.eval()
         device = network.embed.weight.device
         outputs: list[Output] = [network(chunk.to(device)) for chunk in torch.split(self.crops, 256)]
-        logits = torch.cat([o.logits for o in outputs]).float().cpu().numpy()[self.voted]
+        logits = torch.cat([o.logits for o in outputs]).float().cpu().numpy()[self.voted][:, : self.target.shape[1]]
         figures = classification(logits, self.target)
         chosen = {name: figures[name] for name in ("accuracy", "mean_recall", "ece", "cross_entropy")}
         own = [o.fer2013.float() for o in outputs if o.fer2013 is not None]

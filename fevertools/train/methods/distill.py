@@ -5,33 +5,27 @@ the student and its ablations: on two cores they would otherwise cost as much as
 see the same view (Beyer et al. 2022, "consistent teaching"), at their own resolutions.
 """
 
-import dataclasses
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fevertools.errors import DataError
 from fevertools.labels import EMOTIONS, FER2013
-from fevertools.train import checkpoint
 from fevertools.train.datasets.ferplus import SIZE, FerPlus
 from fevertools.train.datasets.framing import served_geometry
 from fevertools.train.datasets.lfw import crop_lfw
-from fevertools.train.loop import precision
 from fevertools.train.losses import Losses
 from fevertools.train.losses.rkd import RelationalAngle, RelationalDistance, relation_target
 from fevertools.train.losses.soft_cross_entropy import soft_cross_entropy
 from fevertools.train.losses.vote_triplets import VoteTriplets
 from fevertools.train.methods.classify import Validation, prepare, training_rows, weighted
 from fevertools.train.methods.frames import Batches, Frames, endless, epoch_order
+from fevertools.train.methods.targets import read_targets, taught_faces
 from fevertools.train.models.student import TRIPLET_DIMENSION, Output, Student
-from fevertools.train.recipe import AugmentOptions, Recipe, from_table
+from fevertools.train.recipe import Recipe
 
 SPLITS = (len(EMOTIONS), len(FER2013), TRIPLET_DIMENSION)
 """Widths of the teacher outputs stored side by side: eight-class logits, seven-label logits, triplet output."""
@@ -55,11 +49,11 @@ class Distill:
         self.learning_rate = recipe.optim.learning_rate
         protocol = training_rows(recipe, data)
         self.labelled, self.unlabeled = len(protocol.rows), len(unlabeled)
-        images = np.concatenate([data.images[protocol.rows], unlabeled])
+        images = taught_faces(recipe, data, unlabeled)
         none = torch.zeros(self.unlabeled, dtype=torch.long)
         target = torch.from_numpy(protocol.target)
         label = torch.from_numpy(data.label[protocol.rows].astype(np.int64))
-        targets = [read_targets(recipe, teacher, len(images), runs) for teacher in recipe.distill.teachers]
+        targets = [read_targets(recipe, teacher, len(images), sum(SPLITS), runs) for teacher in recipe.distill.teachers]
         rows = (
             torch.cat([target, target.new_zeros(self.unlabeled, target.shape[1])]),
             torch.cat([label, none]),
@@ -155,64 +149,3 @@ def unlabeled_faces(recipe: Recipe, root: Path, runs: Path) -> npt.NDArray[np.ui
     if recipe.distill.unlabeled == 0:
         return np.empty((0, SIZE, SIZE), np.uint8)
     return crop_lfw(root, served_geometry(SIZE), runs / "lfw").images
-
-
-def targets_path(recipe: Recipe, teacher: str, runs: Path) -> Path:
-    """Where the outputs of one teacher for the views of a student's recipe lie; ablations of one seed share them."""
-    return runs / teacher / f"targets-{recipe.seed}-{recipe.distill.views}.safetensors"
-
-
-@torch.no_grad()
-def teach(recipe: Recipe, teacher: str, data: FerPlus, unlabeled: npt.NDArray[np.uint8], runs: Path) -> Path:
-    """Compute one teacher's outputs for every view of every face that the student will see.
-
-    Returns:
-        The safetensors file: "outputs" float16 (V, N, 47). One that is there already is kept.
-    """
-    from fevertools.train.export import load_student
-
-    path = targets_path(recipe, teacher, runs)
-    if path.exists():
-        return path
-    network, own = load_student(runs / teacher / "checkpoint.safetensors")
-    images = np.concatenate([data.images[training_rows(recipe, data).rows], unlabeled])
-    frames = Frames(images, own.model.resolution, recipe.augment, recipe.seed)
-    views = []
-    for view in range(recipe.distill.views):
-        order = np.arange(len(images))
-        chunks = [order[i : i + 128] for i in range(0, len(order), 128)]
-        keys = [[(view, int(i)) for i in chunk] for chunk in chunks]
-        loader = DataLoader(frames, batch_sampler=keys, num_workers=1)
-        outputs = []
-        for (crops,) in loader:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe.optim).startswith("bf16")):
-                output: Output = network(crops)
-            assert output.fer2013 is not None
-            assert output.triplet is not None
-            outputs.append(torch.cat([output.logits, output.fer2013, output.triplet], dim=1).half())
-        views.append(torch.cat(outputs))
-        print(json.dumps({"teacher": teacher, "view": view + 1, "of": recipe.distill.views}), flush=True)
-    partial = path.with_suffix(".partial")
-    save_file({"outputs": torch.stack(views)}, partial, metadata={"fevertools": json.dumps(_made_with(recipe))})
-    os.replace(partial, path)
-    return path
-
-
-def read_targets(recipe: Recipe, teacher: str, count: int, runs: Path) -> Tensor:
-    """Outputs of one teacher: float16 (V, N, 47)."""
-    path = targets_path(recipe, teacher, runs)
-    if not path.exists():
-        raise DataError(f"{path} is missing: run `python -m fevertools.train teach` for this recipe first")
-    tensors, made_with = checkpoint.read(path)
-    outputs = tensors["outputs"]
-    views, faces, width = outputs.shape
-    # Through the reader: options of the augmentation that came later had no part in it, and have neutral defaults.
-    made_with["augment"] = dataclasses.asdict(from_table(AugmentOptions, made_with["augment"], str(path)))
-    if made_with != _made_with(recipe) or (views, width) != (recipe.distill.views, sum(SPLITS)) or faces < count:
-        raise DataError(f"{path} was made for other faces, views or augmentation: delete it and run `teach` again")
-    return outputs[:, :count]  # labelled faces come first: an ablation without the others shares the file
-
-
-def _made_with(recipe: Recipe) -> dict[str, object]:
-    """What the views depend on besides the faces."""
-    return {"seed": recipe.seed, "views": recipe.distill.views, "augment": dataclasses.asdict(recipe.augment)}

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from lightning_fabric import seed_everything
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from fevertools.errors import DataError
 from fevertools.labels import EMOTIONS_7
@@ -15,7 +14,7 @@ from fevertools.train.datasets.ferplus import FerPlus, Protocol, select, without
 from fevertools.train.evaluate.metrics import classification
 from fevertools.train.losses import Losses
 from fevertools.train.losses.soft_cross_entropy import soft_cross_entropy
-from fevertools.train.methods.frames import Batches, Frames, epoch_order
+from fevertools.train.methods.frames import Frames, Passes
 from fevertools.train.models.emoxnet import EmoXNet, Output
 from fevertools.train.recipe import Recipe
 from fevertools.types import Float32
@@ -23,7 +22,7 @@ from fevertools.types import Float32
 PROTOCOL = "ferplus7"
 
 
-class EnsembleLearning:
+class EnsembleLearning(Passes):
     """Cross-entropy (Eq. 1) of one extractor, or of several with the meta-classifier.
 
     Args:
@@ -51,16 +50,6 @@ class EnsembleLearning:
         self.crops, self.target = torch.from_numpy(data.images[chosen.rows][:, :, :, None]), chosen.target
         seed_everything(recipe.seed, verbose=False)
         self.network = start(recipe, runs)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.frames) // self.recipe.optim.batch_size
-
-    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of one epoch, from batch `start` on."""
-        order = epoch_order(len(self.frames), self.recipe.optim.batch_size, self.recipe.seed, epoch)
-        sampler = Batches(order, epoch, start)
-        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
 
     def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
         """Losses of one batch."""
@@ -102,5 +91,7 @@ def start(recipe: Recipe, runs: Path) -> EmoXNet:
 def make_emoxnet(recipe: Recipe) -> EmoXNet:
     """The network of a recipe, random."""
     options, model = recipe.emoxnet, recipe.model
-    network = EmoXNet(options.members, options.hidden, model.crop, model.resolution, model.dropout, options.frozen)
+    network = EmoXNet(
+        options.members, options.hidden, model.crop, model.resolution, model.dropout, options.upsample, options.frozen
+    )
     return network.to(memory_format=torch.channels_last)

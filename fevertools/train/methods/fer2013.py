@@ -7,18 +7,17 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import seed_everything
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from fevertools.errors import DataError
 from fevertools.labels import FER2013
 from fevertools.train.datasets.ferplus import SPLITS, FerPlus, without_evaluated_twins
 from fevertools.train.evaluate.metrics import classification
 from fevertools.train.losses import Losses
-from fevertools.train.methods.frames import Batches, Frames, epoch_order
+from fevertools.train.methods.frames import Frames, Passes
 from fevertools.train.recipe import Recipe
 
 
-class OnFer2013(ABC):
+class OnFer2013(Passes, ABC):
     """A method whose network gives logits `fer2013` (N, 7).
 
     Args:
@@ -51,16 +50,6 @@ class OnFer2013(ABC):
     @abstractmethod
     def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
         """Losses of one batch: crops (N, S, S, 1) and labels (N,)."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.frames) // self.recipe.optim.batch_size
-
-    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of one epoch, from batch `start` on."""
-        order = epoch_order(len(self.frames), self.recipe.optim.batch_size, self.recipe.seed, epoch)
-        sampler = Batches(order, epoch, start)
-        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from fevertools.train.recipe import AugmentOptions
+from fevertools.train.recipe import AugmentOptions, Recipe
 from fevertools.train.transforms import augment
 
 Key = tuple[int, int]  # (view, index)
@@ -76,3 +76,22 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+class Passes:
+    """What methods share whose epoch is one pass over their frames, in batches of `optim.batch_size`."""
+
+    recipe: Recipe
+    frames: Frames
+    views: int | None = None  # how many there are of each frame; None is a new one in every epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.frames) // self.recipe.optim.batch_size
+
+    def batches(self, epoch: int, start: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
+        """Batches of one epoch, from batch `start` on."""
+        order = epoch_order(len(self.frames), self.recipe.optim.batch_size, self.recipe.seed, epoch)
+        sampler = Batches(order, epoch if self.views is None else epoch % self.views, start)
+        # A generator of its own: drawing from the global one at every start would make resumed runs differ.
+        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())

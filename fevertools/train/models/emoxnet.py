@@ -58,22 +58,33 @@ class EmoXNet(nn.Module):
         crop: height and width of the crops served.
         resolution: height and width at which the extractors work; crops are upsampled to it.
         dropout: probability, before both layers of the classifier.
+        upsample: how many times larger each member sees the face; () is once, for all.
         frozen: whether the extractors stay as they are.
 
     Raises:
-        DataError: no such member.
+        DataError: no such member, or not one factor for each.
     """
 
     resize: Tensor
 
     def __init__(
-        self, members: Sequence[str], hidden: int, crop: int, resolution: int, dropout: float, frozen: bool = False
+        self,
+        members: Sequence[str],
+        hidden: int,
+        crop: int,
+        resolution: int,
+        dropout: float,
+        upsample: Sequence[int] = (),
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         unknown = [name for name in members if name not in MEMBERS]
         if unknown or not members:
             raise DataError(f"members of EmoXNet must be some of {', '.join(MEMBERS)}, not {', '.join(members)!r}")
         self.resolution, self.frozen = resolution, frozen
+        self.upsample = tuple(upsample) or (1,) * len(members)
+        if len(self.upsample) != len(members):
+            raise DataError(f"emoxnet.upsample names {len(self.upsample)} factors for {len(members)} members")
         self.backbone = nn.ModuleDict({name: MEMBERS[name]() for name in members})
         width = sum(member.num_features for member in self.backbone.values())  # type: ignore[misc]
         self.classify = nn.Sequential(
@@ -96,5 +107,9 @@ class EmoXNet(nn.Module):
         if x.shape[1] != self.resolution:
             x = self.resize @ x @ self.resize.T
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            embedding = torch.cat([member(x[:, None]) for member in self.backbone.values()], dim=1)
+            seen = [
+                x[:, None] if k == 1 else F.interpolate(x[:, None], scale_factor=k, mode="bilinear")
+                for k in self.upsample
+            ]
+            embedding = torch.cat([member(s) for member, s in zip(self.backbone.values(), seen, strict=True)], dim=1)
         return Output(embedding, self.classify(embedding))

@@ -1,0 +1,119 @@
+"""Teachers' outputs, computed once for some views of every face; a student and its ablations share them."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fevertools.errors import DataError
+from fevertools.train import checkpoint
+from fevertools.train.datasets.ferplus import FerPlus
+from fevertools.train.loop import precision
+from fevertools.train.methods.classify import training_rows
+from fevertools.train.methods.frames import Frames
+from fevertools.train.models.student import Output
+from fevertools.train.recipe import AugmentOptions, Recipe, from_table
+
+Images = npt.NDArray[np.uint8]
+
+
+def taught_faces(recipe: Recipe, data: FerPlus, unlabeled: Images) -> Images:
+    """The faces of a student's recipe in the order of the stored outputs, labelled ones first: uint8 (N, 48, 48)."""
+    return np.concatenate([data.images[training_rows(recipe, data).rows], unlabeled])
+
+
+def targets_path(recipe: Recipe, teacher: str, runs: Path) -> Path:
+    """Where the outputs of one teacher for the views of a student's recipe lie; ablations of one seed share them."""
+    return runs / teacher / f"targets-{recipe.seed}-{recipe.distill.views}.safetensors"
+
+
+@torch.no_grad()
+def teach(recipe: Recipe, teacher: str, images: Images, runs: Path) -> Path:
+    """Compute one teacher's outputs for every view of every face that the student will see.
+
+    Args:
+        recipe: of the student.
+        teacher: name of the teacher's run.
+        images: uint8 (N, 48, 48), see `taught_faces`.
+        runs: folder of the runs.
+
+    Returns:
+        The safetensors file: "outputs" float16 (V, N, W). One that is there already is kept.
+    """
+    path = targets_path(recipe, teacher, runs)
+    if path.exists():
+        return path
+    answer, resolution = load_teacher(runs / teacher / "checkpoint.safetensors")
+    frames = Frames(images, resolution, recipe.augment, recipe.seed)
+    order = np.arange(len(images))
+    views = []
+    for view in range(recipe.distill.views):
+        keys = [[(view, int(i)) for i in order[first : first + 128]] for first in range(0, len(order), 128)]
+        loader = DataLoader(frames, batch_sampler=keys, num_workers=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe.optim).startswith("bf16")):
+            views.append(torch.cat([answer(crops).half() for (crops,) in loader]))
+        print(json.dumps({"teacher": teacher, "view": view + 1, "of": recipe.distill.views}), flush=True)
+    partial = path.with_suffix(".partial")
+    save_file({"outputs": torch.stack(views)}, partial, metadata={"fevertools": json.dumps(_made_with(recipe))})
+    os.replace(partial, path)
+    return path
+
+
+def load_teacher(path: Path) -> tuple[Callable[[Tensor], Tensor], int]:
+    """A teacher as a function of frames, and the resolution of those.
+
+    Returns:
+        frames (N, S, S, 1) -> (N, W), and S. W is 7 logits of an EmoXNet; of a DeepFEVER teacher, 8 logits, 7 logits
+        and 32 triplet outputs, side by side.
+    """
+    from fevertools.train.export import load_student
+    from fevertools.train.methods.emoxnet import make_emoxnet
+
+    tensors, state = checkpoint.read(path)
+    recipe = from_table(Recipe, state["recipe"], str(path))
+    if recipe.system == "emoxnet":
+        ensemble = make_emoxnet(recipe)
+        checkpoint.load_weights(ensemble, tensors, "average.", path)
+        ensemble.eval()
+        return lambda crops: ensemble(crops).logits, recipe.model.resolution
+    student, _ = load_student(path)
+
+    def answer(crops: Tensor) -> Tensor:
+        output: Output = student(crops)
+        if output.fer2013 is None or output.triplet is None:
+            raise DataError(f"{path} is no teacher: it has no heads for FER-2013 and triplets")
+        return torch.cat([output.logits, output.fer2013, output.triplet], dim=1)
+
+    return answer, recipe.model.resolution
+
+
+def read_targets(recipe: Recipe, teacher: str, count: int, width: int, runs: Path) -> Tensor:
+    """Outputs of one teacher: float16 (V, N, W).
+
+    Raises:
+        DataError: they have not been made, or were made for other faces, views or augmentation.
+    """
+    path = targets_path(recipe, teacher, runs)
+    if not path.exists():
+        raise DataError(f"{path} is missing: run `python -m fevertools.train teach` for this recipe first")
+    tensors, made_with = checkpoint.read(path)
+    outputs = tensors["outputs"]
+    # Through the reader: options of the augmentation that came later had no part in it, and have neutral defaults.
+    made_with["augment"] = dataclasses.asdict(from_table(AugmentOptions, made_with["augment"], str(path)))
+    fits = outputs.shape[0] == recipe.distill.views and outputs.shape[1] >= count and outputs.shape[2] == width
+    if made_with != _made_with(recipe) or not fits:
+        raise DataError(f"{path} was made for other faces, views or augmentation: delete it and run `teach` again")
+    return outputs[:, :count]  # labelled faces come first: an ablation without the others shares the file
+
+
+def _made_with(recipe: Recipe) -> dict[str, object]:
+    """What the views depend on besides the faces."""
+    return {"seed": recipe.seed, "views": recipe.distill.views, "augment": dataclasses.asdict(recipe.augment)}
