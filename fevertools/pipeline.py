@@ -25,6 +25,7 @@ from fevertools.preprocess import fit_crop, to_luminance
 from fevertools.similarity import METRICS, Metric
 from fevertools.similarity import similarity as compare
 from fevertools.streaming import Progress, read_ahead
+from fevertools.tables import BACKENDS, Backend, to_backend, to_table
 from fevertools.types import Color, Expression, Face, FaceGeometry, FaceResult, Float32, ImageResult, UInt8Image
 from fevertools.weights import find, load_head, resolve
 
@@ -231,6 +232,37 @@ class Analyzer:
             raise OptionError(f"stream takes an iterable of images; {images.shape} is one image, so use analyze()")
         self._check_open()
         return self._stream(images, cropped, color, progress, on_error)
+
+    def to_frame(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        backend: Backend = "pandas",
+        cropped: bool = False,
+        color: Color = "rgb",
+        progress: bool = False,
+        on_error: OnError = "skip",
+        keep_empty: bool = False,
+    ) -> Any:
+        """Analyze any number of images into a data frame, one row for each face.
+
+        Args:
+            images, cropped, color, progress, on_error: as for `stream`. An image that cannot be read has a row with its
+                error.
+            backend: "pandas", "polars" or "arrow", a pyarrow table. All need pyarrow: the extra `parquet`.
+            keep_empty: also a row for each image without a face.
+
+        Returns:
+            pandas.DataFrame, polars.DataFrame or pyarrow.Table; the columns are those of `tables.to_table`.
+
+        Raises:
+            OptionError: as for `stream`, or an unknown backend.
+            MissingExtraError: pyarrow or the backend is not installed.
+        """
+        choice(backend, "backend", BACKENDS)
+        results = self.stream(images, cropped=cropped, color=color, progress=progress, on_error=on_error)
+        with closing(results):
+            return to_backend(to_table(results, self.entry, keep_empty=keep_empty), backend)
 
     def _stream(
         self, images: Iterable[ImageInput], cropped: bool, color: Color, progress: bool, on_error: OnError

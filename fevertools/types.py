@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from os import PathLike
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,18 @@ class FaceResult:
     embedding: Float32  # (D,) expression embedding; D = 256 for the default weights
     expression: Expression
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, ready for JSON: those of face and expression, and the embedding."""
+        return {
+            "box": self.face.box.tolist(),
+            "score": float(self.face.score),
+            "landmarks": self.face.landmarks.tolist(),
+            "embedding": self.embedding.tolist(),
+            "label": self.expression.label,
+            "probabilities": dict(self.expression.probabilities),
+            "entropy": self.expression.entropy,
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageResult:
@@ -54,6 +67,18 @@ class ImageResult:
     source: object  # the input as it was passed in
     faces: tuple[FaceResult, ...]
     error: FevertoolsError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, ready for JSON: faces as `FaceResult.to_dict`, the error as text.
+
+        The source is a path as text; of an image that is no path, the name of its type, such as "<ndarray>".
+        """
+        named = isinstance(self.source, str | PathLike)
+        return {
+            "source": str(self.source) if named else f"<{type(self.source).__name__}>",
+            "faces": [face.to_dict() for face in self.faces],
+            "error": None if self.error is None else str(self.error),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ LEVELS = (
     {"errors", "labels"},
     {"types", "options", "_onnx"},
     {"image", "align", "preprocess", "session", "similarity", "streaming", "manifest", "_mtcnn"},
-    {"hub"},
+    {"hub", "tables"},
     {"weights"},
     {"detector", "encoder"},
     {"pipeline"},

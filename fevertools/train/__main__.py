@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         default="",
         metavar="PART,...",
-        help="of: ferplus,probe,triplets,transfer,leakage (these by default),spread,cross",
+        help="of: ferplus,probe,triplets,transfer,leakage (these by default),spread,cross,disentangle",
     )
     evaluate.add_argument(
         "--probe", action="append", default=[], metavar="KEY=VALUE", help="option of the probe, such as balanced=true"
@@ -72,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("--output", type=Path, help="JSON file of the figures (default: print only)")
     evaluate.add_argument("--manifest", type=Path, help="manifest file whose entry of that name gets the figures")
     evaluate.set_defaults(run=_evaluate)
+
+    tsne = commands.add_parser("tsne", help="draw how networks lay out the faces of FER-2013")
+    tsne.add_argument("weights", nargs="+", metavar="TITLE=WEIGHTS", help="panels; weights as for evaluate")
+    tsne.add_argument("--split", choices=("validation", "test"), default="validation")
+    tsne.add_argument("--output", type=Path, required=True, metavar="PICTURE")
+    tsne.set_defaults(run=_tsne)
 
     mine = commands.add_parser("mine", help="list the unlabeled faces that a learner is sure of (omni-supervised FER)")
     mine.add_argument("weights", help="of the primitive learner, as for evaluate")
@@ -106,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publish.add_argument("--safetensors", type=Path, metavar="FILE", help="also upload these weights for training")
     publish.set_defaults(run=_publish)
 
-    for command in (fit, export, teach, again, evaluate, mine, distil):
+    for command in (fit, export, teach, again, evaluate, tsne, mine, distil):
         command.add_argument("--data", type=Path, help="data folder (default: FEVERTOOLS_DATA, else ../shared/data)")
     options = parser.parse_args(arguments)
     try:
@@ -178,6 +184,21 @@ def _evaluate(options: argparse.Namespace) -> None:
     cache = options.lfw_cache or LFW_CACHE
     asked = EvaluateOptions(parts, probe_options(options.probe), options.tta, options.data, cache)
     evaluate(options.weights, _data(options), options.split, options.output, options.manifest, asked)
+
+
+def _tsne(options: argparse.Namespace) -> None:
+    from fevertools.labels import FER2013
+    from fevertools.train.evaluate.image_sets import split_rows
+    from fevertools.train.evaluate.networks import load_network
+    from fevertools.train.evaluate.tsne import draw
+
+    data = _data(options)
+    rows = split_rows(data, options.split)
+    panels = {}
+    for item in options.weights:
+        title, _, weights = item.rpartition("=")
+        panels[title or weights] = load_network(weights, data)(data.images[rows][..., None]).embedding
+    draw(panels, data.label[rows], FER2013, options.output)
 
 
 def _mine(options: argparse.Namespace) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from fevertools.errors import DataError, UnknownWeightsError
 from fevertools.options import choice
-from fevertools.train.datasets.ferplus import FerPlus, Split, default_data_root
+from fevertools.train.datasets.ferplus import FerPlus, Split, default_data_root, without_evaluated_twins
+from fevertools.train.evaluate.disentangle import disentanglement
 from fevertools.train.evaluate.image_sets import Encoded, LfwFaces, split_rows
 from fevertools.train.evaluate.leakage import leakage
 from fevertools.train.evaluate.networks import load_network
@@ -110,6 +111,22 @@ def cross(subject: Subject) -> dict[str, Any]:
     return {"cross": zero_shot(logits[rows[unseen]], label[unseen])}
 
 
+def disentangle(subject: Subject) -> dict[str, Any]:
+    """Probes for expression and identity on both features of ED2L."""
+    train, judged, faces = (e.single for e in (subject.rows["train"], subject.rows[subject.split], subject.faces))
+    if train.dispelled is None or judged.dispelled is None or faces.dispelled is None:
+        raise DataError("these weights have no dispelling branch")
+    rows = split_rows(subject.data, "train")
+    clean = without_evaluated_twins(subject.data, rows)
+    features = {
+        "distilled": (train.embedding[clean], judged.embedding, faces.embedding),
+        "dispelled": (train.dispelled[clean], judged.dispelled, faces.dispelled),
+    }
+    label, judged_label = subject.data.label[rows[clean]], subject.data.label[split_rows(subject.data, subject.split)]
+    figures = disentanglement(features, label, judged_label, subject.lfw.crop_person())
+    return {"disentangle": {"split": SPLIT_NAMES[subject.split], **figures}}
+
+
 def identity(subject: Subject) -> dict[str, Any]:
     """What is left of the person."""
     return {"leakage": leakage(subject.faces.single.embedding, *subject.lfw.pairs())}
@@ -130,6 +147,7 @@ PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "leakage": identity,
     "spread": variance,
     "cross": cross,
+    "disentangle": disentangle,
 }
 """Name of a part -> the function that measures it; its top-level keys join those of the result."""
 
@@ -271,6 +289,7 @@ HEADLINES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         }
     },
     "leakage": dict,
+    "disentangle": lambda figures: {name: figures[name] for name in ("distilled", "dispelled")},
     "cross": lambda figures: {name: figures[name]["mean_recall"] for name in figures},
     "spread": lambda figures: {name: value for name, value in figures.items() if name != "split"},
 }

@@ -62,6 +62,7 @@ class Outputs(NamedTuple):
     logits: Float32 | None = None  # (N, 8) in the order of `labels.EMOTIONS`, or (N, 7) without contempt
     fer2013: Float32 | None = None  # (N, 7) in the order of `labels.FER2013`
     triplet: Float32 | None = None  # (N, E), any norm
+    dispelled: Float32 | None = None  # (N, D) what ED2L's other branch says
 
 
 Predict: TypeAlias = Callable[[UInt8Image], Outputs]
