@@ -38,8 +38,8 @@ def to_table(results: Iterable[ImageResult], weights: WeightsEntry, *, keep_empt
     Returns:
         Columns source: str, the path, or of an image that is none its position, such as "#3"; face: int32, numbered
         from 0 in each image; box: float32[4], pixels; score: float32; landmarks: float32[10], x and y in turn;
-        embedding: float32[D]; label: str; probabilities: float32[8] in the order of `labels.EMOTIONS`; entropy: float32,
-        nats; error: str. Without a face all but source and error are null; error is null where there is none.
+        embedding: float32[D]; label: str; probabilities: float32[8] in the order of `labels.EMOTIONS`; entropy, nats:
+        float32; error: str. Without a face all but source and error are null; error is null where there is none.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
