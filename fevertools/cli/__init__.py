@@ -18,6 +18,7 @@ _MODULES: Final = {
     "embed": "_commands",
     "classify": "_commands",
     "similarity": "_commands",
+    "probe": "_probe",
     "weights": "_weights",
     "doctor": "_doctor",
 }

@@ -42,8 +42,8 @@ def detect(options: argparse.Namespace) -> int:
         single = len(options.inputs) == 1 and os.path.isfile(options.inputs[0])
         album = Album(options.draw, single=single, replace=options.overwrite or options.resume)
     entry = load_manifest().entry(None, "detector")
-    metadata = _metadata("detect", entry, options, "min_face_size", "max_faces", "largest")
-    with _analyzer(options) as analyzer, open_sink(options, columns("detect"), metadata) as sink:
+    metadata = metadata_of("detect", entry, options, "min_face_size", "max_faces", "largest")
+    with analyzer_of(options) as analyzer, open_sink(options, columns("detect"), metadata) as sink:
         # Numbered as the inputs come, done or not, so that a resumed run finds the same names.
         places: dict[str, Any] = {}
 
@@ -55,7 +55,7 @@ def detect(options: argparse.Namespace) -> int:
             if album is not None:
                 album.add(places.pop(image.path), image.path, picture, faces)
 
-        return _run(options, sink, lambda images: _detections(options, analyzer, images, draw), place)
+        return run(options, sink, lambda images: _detections(options, analyzer, images, draw), place)
 
 
 def embed(options: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def classify(options: argparse.Namespace) -> int:
 def similarity(options: argparse.Namespace) -> int:
     """`fevertools similarity`."""
     vectors = []
-    with _analyzer(options, largest=True) as analyzer:
+    with analyzer_of(options, largest=True) as analyzer:
         for path in (options.a, options.b):
             found = analyzer.embed(path, cropped=options.cropped)
             if len(found) == 0:
@@ -101,9 +101,9 @@ def floats(values: Any) -> list[float]:
 
 
 def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str, Any]]) -> int:
-    with _analyzer(options) as analyzer:
+    with analyzer_of(options) as analyzer:
         names = ["flip", "cropped", *(() if options.cropped else ("min_face_size", "max_faces", "largest"))]
-        metadata = _metadata(options.command, analyzer.entry, options, *names)
+        metadata = metadata_of(options.command, analyzer.entry, options, *names)
         if not options.cropped:
             metadata["detector"] = _identity(load_manifest().entry(None, "detector"))
 
@@ -111,15 +111,15 @@ def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str
             return fills_window(images, faces, options.batch_size)
 
         with open_sink(options, columns(options.command, analyzer.entry.dimension), metadata, is_group) as sink:
-            return _run(options, sink, lambda images: _analyses(options, analyzer, images, extra))
+            return run(options, sink, lambda images: analyses(options, analyzer, images, extra))
 
 
-def _analyzer(options: argparse.Namespace, **changes: Any) -> Analyzer:
+def analyzer_of(options: argparse.Namespace, **changes: Any) -> Analyzer:
     given = {name: value for name, value in vars(options).items() if name in _ANALYZER_OPTIONS}
     return Analyzer(**{**given, **changes})
 
 
-def _metadata(command: str, entry: WeightsEntry, options: argparse.Namespace, *names: str) -> dict[str, Any]:
+def metadata_of(command: str, entry: WeightsEntry, options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """How the rows are made: all that changes them, and nothing else, so that --resume can compare it."""
     return {
         "command": command,
@@ -143,7 +143,7 @@ def _identity(entry: WeightsEntry) -> Metadata:
 # -------------------------------------------------------------------------------------------- one image, one record
 
 
-def _analyses(
+def analyses(
     options: argparse.Namespace,
     analyzer: Analyzer,
     images: Iterator[Input],
@@ -233,7 +233,7 @@ class _Counts:
         )
 
 
-def _run(
+def run(
     options: argparse.Namespace,
     sink: Sink,
     analyze: Callable[[Iterator[Input]], Records],

@@ -89,6 +89,12 @@ examples:
   fevertools similarity --cropped crop1.png crop2.png
   fevertools similarity --metric cosine smile.jpg frown.jpg
 """,
+        "probe": """\
+examples:
+  fevertools probe fit faces/ -o smiles.skops            # faces/smile/*.jpg, faces/no-smile/*.jpg
+  fevertools probe fit labels.csv -o smiles.skops        # columns path and label
+  fevertools probe predict smiles.skops photos/ -o out.csv
+""",
         "weights": """\
 examples:
   fevertools weights list
@@ -123,6 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         _add_table(_add(commands, name, text, _INPUTS, _OUTPUTS), name)
     _add_similarity(_add(commands, "similarity", "how alike the expressions of two pictures look, -1 to 1"))
+    _add_probe(_add(commands, "probe", "fit a classifier of your own to labelled faces, and use it"))
     _add_weights(_add(commands, "weights", "list, verify, fetch or find model weights"))
     doctor = _add(commands, "doctor", "check the installation: versions, devices, weights, a self-test")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
@@ -229,6 +236,24 @@ def _add_similarity(parser: argparse.ArgumentParser) -> None:
         "(default: triplet where the weights have that head, else cosine)",
     )
     _add_network(parser, encoder=True)
+
+
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    text = "linear probe (logistic regression) on the embeddings of the largest face of each picture"
+    fit = actions.add_parser("fit", help=text, description=f"{text[0].upper()}{text[1:]}. Needs the extra `sklearn`.")
+    fit.add_argument("labelled", metavar="DIR_OR_CSV", help="a subfolder for each label, or columns path and label")
+    fit.add_argument("-o", "--output", required=True, metavar="FILE", help="the probe, usually ending in .skops")
+    fit.add_argument("--overwrite", action="store_true", help="replace an existing probe")
+    fit.add_argument("-C", type=float, default=10_000.0, help="inverse strength of the penalty (default: 10000)")
+    fit.add_argument("--balanced", action="store_true", help="labels weigh the same whatever their number of faces")
+    fit.add_argument("--calibration", choices=("sigmoid", "isotonic"), help="calibrate the probabilities")
+    fit.add_argument("--no-progress", action="store_true", help="no progress line (there is none off a terminal)")
+    fit.add_argument("-q", "--quiet", action="store_true", help="no progress line")
+    _add_network(fit, encoder=True)
+    predict = actions.add_parser("predict", help="one row a face", description="Label and probabilities of each face.")
+    predict.add_argument("probe", metavar="PROBE", help="what `probe fit` wrote")
+    _add_table(predict, "probe")
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

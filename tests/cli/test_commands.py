@@ -18,7 +18,7 @@ from fevertools.similarity import METRICS
 from fevertools.types import Face
 from tests.cli.conftest import ROOT, json_rows, process, save_crop, start
 
-COMMANDS = ("detect", "embed", "classify", "similarity", "weights", "doctor")
+COMMANDS = ("detect", "embed", "classify", "similarity", "probe", "weights", "doctor")
 
 
 # -------------------------------------------------------------------------------------------------------- the parser
