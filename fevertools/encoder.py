@@ -66,7 +66,7 @@ class Encoder:
         geometry = self._input.geometry
         try:
             found: set[_Node] = {
-                (node.name, node.type, tuple(dim if isinstance(dim, int) else None for dim in node.shape))
+                (node.name, node.type, _shape(node))
                 for node in (*self._session.get_inputs(), *self._session.get_outputs())
             }
         except UnicodeDecodeError as error:
@@ -75,6 +75,8 @@ class Encoder:
             ) from error
         expected: set[_Node] = {(self._input.name, "tensor(uint8)", (None, geometry.height, geometry.width, 1))}
         expected |= {(name, "tensor(float)", (None, self.entry.outputs[name])) for name in OUTPUTS}
+        if "maps" in self.entry.outputs:
+            expected.add(("maps", "tensor(float)", (None, self.entry.outputs["maps"], None, None)))
         if found != expected:
             raise WeightsIntegrityError(
                 f"the graph of {self.entry.name} has {_listing(found - expected)} where its manifest entry says "
@@ -96,11 +98,7 @@ class Encoder:
             OptionError: the crops have another shape or dtype.
             WeightsIntegrityError: the network cannot be run, or gives other shapes or numbers that are not finite.
         """
-        geometry = self._input.geometry
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (geometry.height, geometry.width, 1):
-            raise OptionError(
-                f"crops must be uint8 (N, {geometry.height}, {geometry.width}, 1), got {crops.dtype} {crops.shape}"
-            )
+        self._check_crops(crops)
         embeddings = np.empty((len(crops), self.entry.outputs["embedding"]), np.float32)
         logits = np.empty((len(crops), self.entry.outputs["logits"]), np.float32)
         for start in range(0, len(crops), self.batch_size):
@@ -117,21 +115,65 @@ class Encoder:
             )
         return Encoding(embeddings, logits)
 
-    def _run(self, crops: UInt8Image) -> list[Float32]:
+    def maps(self, crops: UInt8Image) -> Float32:
+        """Class activation maps of crops: what each place adds to the logit of each label. Zhou et al. 2016, Eq. 2.
+
+        Args:
+            crops: as for `encode`.
+
+        Returns:
+            float32 (N, 8, rows, columns): the mean over the places is the logit, up to a constant of the label.
+
+        Raises:
+            OptionError: these weights have no maps, or the crops have another shape or dtype.
+            WeightsIntegrityError: the network cannot be run, or gives other shapes or numbers that are not finite.
+        """
+        if "maps" not in self.entry.outputs:
+            raise OptionError(
+                f"{self.entry.name} has no class activation maps; export the weights again, or use others"
+            )
+        self._check_crops(crops)
+        labels = self.entry.outputs["maps"]
+        parts = [
+            self._outputs(crops[start : start + self.batch_size], ["maps"])[0]
+            for start in range(0, len(crops), self.batch_size)
+        ]
+        found = np.concatenate(parts) if parts else np.empty((0, labels, 1, 1), np.float32)
+        if found.ndim != 4 or found.shape[:2] != (len(crops), labels) or not np.isfinite(found).all():
+            raise WeightsIntegrityError(f"{self.entry.name} gives maps that are none; export the weights again")
+        return found
+
+    def _check_crops(self, crops: UInt8Image) -> None:
+        geometry = self._input.geometry
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (geometry.height, geometry.width, 1):
+            raise OptionError(
+                f"crops must be uint8 (N, {geometry.height}, {geometry.width}, 1), got {crops.dtype} {crops.shape}"
+            )
+
+    def _outputs(self, crops: UInt8Image, names: list[str]) -> list[Float32]:
         try:
-            outputs = self._session.run(list(OUTPUTS), {self._input.name: np.ascontiguousarray(crops)})
+            return list(self._session.run(names, {self._input.name: np.ascontiguousarray(crops)}))
         except refusals() as error:
             raise WeightsIntegrityError(
                 f"ONNX Runtime cannot run {self.entry.name}: {error}; try a smaller batch_size or device='cpu', and "
                 "export the weights again if it is the same there"
             ) from error
+
+    def _run(self, crops: UInt8Image) -> list[Float32]:
+        outputs = self._outputs(crops, list(OUTPUTS))
         shapes = [(len(crops), self.entry.outputs[name]) for name in OUTPUTS]
         if [output.shape for output in outputs] != shapes:
             raise WeightsIntegrityError(
                 f"{self.entry.name} gives {[output.shape for output in outputs]} for {len(crops)} crops, not {shapes}; "
                 "export the weights again"
             )
-        return list(outputs)
+        return outputs
+
+
+def _shape(node: Any) -> tuple[int | None, ...]:
+    """Shape of an input or output, None for a free axis. Rows and columns of maps are the network's own affair."""
+    shape = tuple(dim if isinstance(dim, int) else None for dim in node.shape)
+    return (*shape[:2], None, None) if node.name == "maps" and len(shape) == 4 else shape
 
 
 def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -75,7 +75,7 @@ class WeightsEntry:
     bundled: bool
     hub: Hub | None
     input: EncoderInput | None  # None for a detector
-    outputs: Mapping[str, int]  # name -> width of the (N, width) array; of "triplet", by its own file; detector: empty
+    outputs: Mapping[str, int]  # name -> width of the (N, width) array; see below; detector: empty
     dimension: int  # of the embedding; 0 for a detector
     labels: tuple[str, ...]  # order of the logits; empty for a detector
     licence: str
@@ -84,6 +84,8 @@ class WeightsEntry:
     recipe: str | None
     metrics: Mapping[str, Any]  # nested; numbers and strings
     folder: Path  # where bundled files lie on this machine; not part of the manifest
+
+    # The output "triplet" has a file of its own; "maps", which not all weights have, is (N, width, rows, columns).
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -248,12 +250,10 @@ def _outputs(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     if labels != EMOTIONS:
         raise ManifestError(f"{where}.labels: the order must be {', '.join(EMOTIONS)}; got {labels}")
     dimension = _integer(fields["dimension"], f"{where}.dimension", 1, 65536)
-    outputs = {
-        name: _integer(width, f"{where}.outputs.{name}", 1, 65536)
-        for name, width in _object(fields["outputs"], f"{where}.outputs", ("embedding", "logits"), ("triplet",)).items()
-    }
-    for name, width in (("embedding", dimension), ("logits", len(labels))):
-        if outputs[name] != width:
+    given = _object(fields["outputs"], f"{where}.outputs", ("embedding", "logits"), ("triplet", "maps"))
+    outputs = {name: _integer(width, f"{where}.outputs.{name}", 1, 65536) for name, width in given.items()}
+    for name, width in (("embedding", dimension), ("logits", len(labels)), ("maps", len(labels))):
+        if outputs.get(name, width) != width:
             raise ManifestError(f"{where}.outputs.{name}: must be {width}, got {outputs[name]}")
     for here, there in (("outputs", "files"), ("files", "outputs")):
         if "triplet" in fields[here] and "triplet" not in fields[there]:

@@ -21,12 +21,22 @@ from fevertools.hub import CacheOptions
 from fevertools.image import DEFAULT_MAX_PIXELS, ImageInput, load
 from fevertools.manifest import WeightsEntry, load_manifest
 from fevertools.options import choice, flag, fractions, whole
-from fevertools.preprocess import fit_crop, to_luminance
+from fevertools.preprocess import enlarge, fit_crop, to_luminance
 from fevertools.similarity import METRICS, Metric
 from fevertools.similarity import similarity as compare
 from fevertools.streaming import Progress, read_ahead
 from fevertools.tables import BACKENDS, Backend, to_backend, to_table
-from fevertools.types import Color, Expression, Face, FaceGeometry, FaceResult, Float32, ImageResult, UInt8Image
+from fevertools.types import (
+    Color,
+    Explanation,
+    Expression,
+    Face,
+    FaceGeometry,
+    FaceResult,
+    Float32,
+    ImageResult,
+    UInt8Image,
+)
 from fevertools.weights import find, load_head, resolve
 
 OnError: TypeAlias = Literal["skip", "raise"]
@@ -176,6 +186,27 @@ class Analyzer:
         Under `cropped` the one face has the whole image as its box, score 1 and the landmarks of the template.
         """
         return self._finish([self._prepare(image, self._load(image, color), cropped)])[0]
+
+    def explain(self, image: ImageInput, *, cropped: bool = False, color: Color = "rgb") -> list[Explanation]:
+        """Where the network looked: a class activation map of every label for each face, in the order of `detect`.
+
+        The maps say which places of the crop spoke for a label in this network, and nothing about why a person looks
+        as they do. They are as coarse as the network's last layer, and enlarged. Arguments are those of `embed`.
+
+        Raises:
+            OptionError: these weights have no maps.
+            ImageError: the image cannot be read.
+            WeightsError: a network's files are missing or broken.
+        """
+        prepared = self._prepare(image, self._load(image, color), cropped)
+        (result,) = self._finish([prepared])
+        maps = self._made_encoder().maps(self._stacked(prepared.crops))
+        labels = self.entry.labels
+        explanations = []
+        for found, crop, coarse in zip(result.faces, prepared.crops, maps, strict=True):
+            by_label = dict(zip(labels, enlarge(coarse, self.entry.geometry), strict=True))
+            explanations.append(Explanation(found.face, found.expression, crop[:, :, 0], by_label))
+        return explanations
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, *, metric: Metric | None = None) -> float | Float32:
         """How alike expressions look, from embeddings that this Analyzer made, see `fevertools.similarity`.
@@ -356,7 +387,13 @@ class Analyzer:
         return detector(picture)
 
     def _encode(self, crops: list[UInt8Image]) -> Encoding:
+        return self._made_encoder().encode(self._stacked(crops), flip=self._flip)
+
+    def _stacked(self, crops: list[UInt8Image]) -> UInt8Image:
         geometry = self.entry.geometry
+        return np.stack(crops) if crops else np.empty((0, geometry.height, geometry.width, 1), np.uint8)
+
+    def _made_encoder(self) -> Encoder:
         with self._lock:
             self._check_open()
             if self._encoder is None:
@@ -368,9 +405,7 @@ class Analyzer:
                     batch_size=self._batch_size,
                     providers=self._providers,
                 )
-            encoder = self._encoder
-        empty = np.empty((0, geometry.height, geometry.width, 1), np.uint8)
-        return encoder.encode(np.stack(crops) if crops else empty, flip=self._flip)
+            return self._encoder
 
     def _triplet_head(self, metric: Metric | None) -> Float32 | None:
         if "triplet" not in self.entry.files:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from fevertools.errors import UnsupportedImageError
-from fevertools.types import FaceGeometry, UInt8Image
+from fevertools.types import FaceGeometry, Float32, UInt8Image
 
 
 def to_luminance(rgb: UInt8Image) -> UInt8Image:
@@ -21,6 +21,20 @@ def to_luminance(rgb: UInt8Image) -> UInt8Image:
     """
     _check(rgb, "to_luminance")
     return rgb if rgb.ndim == 2 else np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def enlarge(maps: Float32, geometry: FaceGeometry) -> Float32:
+    """Bring coarse maps to the size of the crop they are of, bicubic, as the grid of a network's last layer lies on it.
+
+    Args:
+        maps: float32 (C, h, w).
+        geometry: of the crop.
+
+    Returns:
+        float32 (C, geometry.height, geometry.width).
+    """
+    size = (geometry.width, geometry.height)
+    return np.stack([cv2.resize(one, size, interpolation=cv2.INTER_CUBIC) for one in maps]).astype(np.float32)
 
 
 def fit_crop(image: UInt8Image, geometry: FaceGeometry) -> UInt8Image:

@@ -61,6 +61,22 @@ class FaceResult:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """Where the network looked on one face."""
+
+    face: Face
+    expression: Expression
+    crop: UInt8Image  # uint8 (H, W) luminance, what the network was shown
+    maps: Mapping[str, Float32]  # label -> float32 (H, W), what each place of the crop adds to the label's logit
+
+    def heat(self, label: str | None = None) -> Float32:
+        """The map of a label, None for the most probable, from 0, least, to 1, most: float32 (H, W)."""
+        shown = self.maps[self.expression.label if label is None else label]
+        low, high = float(shown.min()), float(shown.max())
+        return (shown - low) / (high - low) if high > low else np.zeros_like(shown)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ImageResult:
     """What `Analyzer.stream` yields for one input. An unreadable input has no faces and its error."""
 

@@ -32,8 +32,14 @@ def reference_similarity(a, b):
     return 1 - ((first / np.linalg.norm(first) - second / np.linalg.norm(second)) ** 2).sum() / 2
 
 
-def write_student(path, *, size=48, dimension=DIMENSION, input_name="crops", input_type=TensorProto.UINT8):
-    """The ONNX graph. The keywords make graphs that differ from what the manifest says."""
+def reference_maps(crops):
+    """What each 8 x 8 block adds to each logit, times the 36 blocks: (N, 8, 6, 6)."""
+    pooled = (crops[..., 0].astype(np.float64) / 255 - 0.5).reshape(-1, 6, 8, 6, 8).mean((2, 4)).reshape(-1, 36)
+    return np.einsum("np,pc->ncp", pooled, 36 * TO_EMBEDDING @ TO_LOGITS).reshape(-1, len(EMOTIONS), 6, 6)
+
+
+def write_student(path, *, size=48, dimension=DIMENSION, input_name="crops", input_type=TensorProto.UINT8, maps=False):
+    """The ONNX graph. The keywords make graphs that differ from what the manifest says; `maps` adds that output."""
     constants = {
         "half": np.float32(0.5),
         "scale": np.float32(1 / 255),
@@ -46,20 +52,34 @@ def write_student(path, *, size=48, dimension=DIMENSION, input_name="crops", inp
         helper.make_node("Cast", [input_name], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["numbers", "scale"], ["fractions"]),
         helper.make_node("Sub", ["fractions", "half"], ["centred"]),
-        helper.make_node("Reshape", ["centred", "planes"], ["maps"]),
-        helper.make_node("AveragePool", ["maps"], ["means"], kernel_shape=[size // 6] * 2, strides=[size // 6] * 2),
+        helper.make_node("Reshape", ["centred", "planes"], ["grid"]),
+        helper.make_node("AveragePool", ["grid"], ["means"], kernel_shape=[size // 6] * 2, strides=[size // 6] * 2),
         helper.make_node("Reshape", ["means", "flat"], ["pooled"]),
         helper.make_node("MatMul", ["pooled", "to_embedding"], ["embedding"]),
         helper.make_node("MatMul", ["embedding", "to_logits"], ["logits"]),
     ]
+    outputs = [
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dimension]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(EMOTIONS)]),
+    ]
+    if maps:
+        constants |= {
+            "evidence": 36 * TO_EMBEDDING @ TO_LOGITS,
+            "places": np.array([-1, 36, 1], np.int64),
+            "rows": np.array([-1, len(EMOTIONS), 6, 6], np.int64),
+        }
+        nodes += [
+            helper.make_node("Reshape", ["pooled", "places"], ["column"]),
+            helper.make_node("Mul", ["column", "evidence"], ["added"]),
+            helper.make_node("Transpose", ["added"], ["turned"], perm=[0, 2, 1]),
+            helper.make_node("Reshape", ["turned", "rows"], ["maps"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", len(EMOTIONS), 6, 6]))
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info(input_name, input_type, ["N", size, size, 1])],
-        [
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dimension]),
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(EMOTIONS)]),
-        ],
+        outputs,
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
@@ -70,7 +90,7 @@ def file_entry(path: Path) -> dict:
     return {"path": path.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def manifest_value(file: dict, head: dict | None = None) -> dict:
+def manifest_value(file: dict, head: dict | None = None, *, maps: bool = False) -> dict:
     """A manifest with one encoder, as the export command writes it, and with a triplet head where its file is given."""
     return {
         "manifest_version": 1,
@@ -96,7 +116,8 @@ def manifest_value(file: dict, head: dict | None = None) -> dict:
                     "normalisation": "in the graph",
                 },
                 "outputs": {"embedding": DIMENSION, "logits": len(EMOTIONS)}
-                | ({} if head is None else {"triplet": len(HEAD)}),
+                | ({} if head is None else {"triplet": len(HEAD)})
+                | ({"maps": len(EMOTIONS)} if maps else {}),
                 "dimension": DIMENSION,
                 "labels": list(EMOTIONS),
                 "licence": "Apache-2.0",
@@ -116,5 +137,5 @@ def write_weights(folder: Path, *, head: np.ndarray | None = None, **graph) -> P
         np.save(folder / "tiny-triplet.npy", head)
     files = [file_entry(file) for file in (folder / "tiny.onnx", folder / "tiny-triplet.npy") if file.is_file()]
     path = folder / "weights_manifest.json"
-    path.write_text(json.dumps(manifest_value(*files)), "utf-8")
+    path.write_text(json.dumps(manifest_value(*files, maps=graph.get("maps", False))), "utf-8")
     return path

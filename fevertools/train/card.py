@@ -146,7 +146,8 @@ def _geometry(entry: WeightsEntry, read: EncoderInput) -> str:
         (name, f"{x:g}", f"{y:g}", f"{x * shape.width:.1f}", f"{y * shape.height:.1f}")
         for name, (x, y) in zip(LANDMARKS, shape.landmarks, strict=True)
     ]
-    outputs = "; ".join(f"`{name}` float32 (N, {width})" for name, width in entry.outputs.items())
+    places = {"maps": ", rows, columns"}
+    outputs = "; ".join(f"`{n}` float32 (N, {width}{places.get(n, '')})" for n, width in entry.outputs.items())
     return (
         f"Input `{read.name}`: uint8 (N, {shape.height}, {shape.width}, 1), luminance. Training pixels have the mean "
         f"{read.mean:g} and the deviation {read.std:g}; normalisation: {_plain(read.normalisation)}. The similarity "

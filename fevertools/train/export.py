@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,15 +32,35 @@ OPSET = 18  # ONNX Runtime 1.14 and later
 
 
 class Served(nn.Module):
-    """The graph that ships: uint8 crops (N, H, W, 1) -> embedding (N, D), calibrated logits (N, 8)."""
+    """The graph that ships: uint8 crops (N, H, W, 1) -> embedding (N, D), calibrated logits (N, 8).
+
+    Where the backbone tells its features before pooling, also class activation maps (N, 8, rows, columns), Zhou et al.
+    2016, Eq. 2: all behind the pooling is linear, so that what a place adds to a logit is a product with one row.
+
+    Args:
+        student: as `release` gives it, its batch norms folded.
+    """
+
+    evidence: Tensor
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.student = student
+        rows = student.classify.weight @ student.embed.weight / student.temperature
+        self.register_buffer("evidence", rows.detach()[:, :, None, None], persistent=False)
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        output = self.student(crops)
-        return output.embedding, output.logits
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        if not has_maps(self.student):
+            output = self.student(crops)
+            return output.embedding, output.logits
+        features = self.student.backbone.maps(self.student.prepare(crops))  # type: ignore[operator]
+        output = self.student.answer(features.mean(dim=(2, 3)))
+        return output.embedding, output.logits, F.conv2d(features, self.evidence)
+
+
+def has_maps(student: Student) -> bool:
+    """Whether the backbone tells its features before pooling."""
+    return hasattr(student.backbone, "maps")
 
 
 def load_student(path: Path) -> tuple[Student, Recipe]:
@@ -83,7 +104,8 @@ def to_onnx(student: Student, crop: int, path: Path) -> None:
     example = torch.zeros(2, crop, crop, 1, dtype=torch.uint8)
     program = torch.onnx.export(
         Served(student).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=True,
-        input_names=["crops"], output_names=["embedding", "logits"], dynamic_shapes={"crops": {0: "batch"}},
+        input_names=["crops"], output_names=["embedding", "logits", "maps"][: 3 if has_maps(student) else 2],
+        dynamic_shapes={"crops": {0: "batch"}},
     )  # fmt: skip
     assert program is not None
     model = program.model_proto
@@ -181,6 +203,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 def manifest_entry(student: Student, recipe: Recipe, files: dict[str, Path]) -> dict[str, Any]:
     """The manifest entry of freshly exported `files`, by role; the evaluation command fills its metrics in."""
     triplet = {} if student.compare is None else {"triplet": student.compare.out_features}
+    maps = {"maps": len(EMOTIONS)} if has_maps(student) else {}
     origin = STARTS[recipe.model.start].origin if recipe.model.start in STARTS else "random"
     lfw = {"name": "LFW", "terms": "web-scraped images, distributed for research", "use": "unlabeled, deep-funneled"}
     return {
@@ -195,7 +218,7 @@ def manifest_entry(student: Student, recipe: Recipe, files: dict[str, Path]) -> 
             "layout": "NHWC", "dtype": "uint8", "landmarks": [list(point) for point in LANDMARKS],
             "mean": MEAN, "std": STD, "normalisation": "in the graph",
         },
-        "outputs": {"embedding": recipe.model.dimension, "logits": len(EMOTIONS), **triplet},
+        "outputs": {"embedding": recipe.model.dimension, "logits": len(EMOTIONS), **triplet, **maps},
         "dimension": recipe.model.dimension,
         "labels": list(EMOTIONS),
         "licence": "Apache-2.0",

@@ -81,6 +81,20 @@ def test_onnx_equals_pytorch(graph: Path, released: Student) -> None:
         np.testing.assert_allclose(logits, expected.logits.numpy(), atol=1e-4, rtol=0)
 
 
+def test_maps_add_up_to_the_logits(graph: Path, student: Student) -> None:
+    """The mean over the places is the logit, up to a constant of the class."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    assert ("maps" in names) == export.has_maps(student)
+    if "maps" not in names:
+        return
+    logits, maps = session.run(["logits", "maps"], {"crops": CROPS})
+    assert maps.shape == (5, 8, 3, 3)  # 96 pixels, five strides of 2
+    constant = logits - maps.mean(axis=(2, 3))
+    np.testing.assert_allclose(constant, np.broadcast_to(constant[:1], constant.shape), atol=1e-4)
+    assert np.ptp(maps, axis=(2, 3)).min() > 0
+
+
 def test_onnx_is_half_sized_and_deterministic(graph: Path, released: Student, tmp_path: Path) -> None:
     parameters = sum(p.numel() for p in released.parameters())
     assert graph.stat().st_size < 2.1 * parameters
@@ -96,7 +110,7 @@ def test_onnx_names_no_file_of_the_exporting_machine(graph: Path) -> None:
 
 def test_onnx_holds_no_other_head(graph: Path, released: Student) -> None:
     model = onnx.load(graph).graph
-    assert [output.name for output in model.output] == ["embedding", "logits"]
+    assert [output.name for output in model.output][:2] == ["embedding", "logits"]
     dimension = released.embed.out_features
     shapes = [tuple(tensor.dims) for tensor in model.initializer]
     for width in (7, 32, 80):  # FER-2013, triplets, relations
@@ -125,7 +139,7 @@ def test_a_student_without_the_head_exports_none(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["plain.onnx"]
     entry = export.manifest_entry(plain, load_recipe("ferplus_mobilenet"), files)
     assert list(entry["files"]) == ["onnx"]
-    assert entry["outputs"] == {"embedding": 256, "logits": 8}
+    assert entry["outputs"] == {"embedding": 256, "logits": 8, "maps": 8}
 
 
 def test_safetensors_hold_the_same_weights(released: Student, tmp_path: Path) -> None:

@@ -56,4 +56,8 @@ class MobileNetV1(nn.Module):
         self.units = nn.Sequential(*units)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.units(x).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        return self.maps(x).mean(dim=(2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Features before pooling: (N, 1024, H / 32, W / 32), rounded up."""
+        return self.units(x)  # type: ignore[no-any-return]

@@ -80,12 +80,20 @@ class Student(nn.Module):
 
     def forward(self, crops: Tensor) -> Output:
         """Crops (N, S, S, 1) of luminance 0-255, where S is `crop`, or `resolution` when already warped to it."""
+        return self.answer(self.backbone(self.prepare(crops)))
+
+    def prepare(self, crops: Tensor) -> Tensor:
+        """Crops as for `forward` -> what the backbone takes: float (N, 1, resolution, resolution)."""
         n, height, width, _ = crops.shape
         x = (crops.reshape(n, height, width).float() - MEAN) / STD
         if height != self.resolution:
             x = self.resize @ x @ self.resize.T
         # One channel: (N, H, W) and (N, 1, H, W) are the same bytes.
-        embedding = self.norm(self.embed(self.dropout(self.backbone(x[:, None]))))
+        return x[:, None]
+
+    def answer(self, pooled: Tensor) -> Output:
+        """Pooled features (N, F) of the backbone -> what the network says."""
+        embedding = self.norm(self.embed(self.dropout(pooled)))
         hidden = self.dropout(embedding)
         fer2013, triplet, relation = (
             None if head is None else head(hidden) for head in (self.classify_fer2013, self.compare, self.relate)
