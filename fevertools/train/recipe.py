@@ -30,7 +30,7 @@ class AugmentOptions:
     flip: float = 0.5
     flip_vertical: float = 0.0
     rotation: float = 15.0
-    zoom: float = 1.0  # of every frame; above 1 a random shift is a random crop
+    zoom: float = 0.0  # by which every frame is enlarged; with it a random shift is a random crop
     scale: float = 0.15  # zoom drawn from 1 -+ scale
     stretch: float = 0.08  # aspect ratio drawn from 1 -+ stretch
     shear: float = 0.08

@@ -60,7 +60,7 @@ def plain(frame: UInt8Image, size: int) -> UInt8Image:
 def _affine(source: int, size: int, options: AugmentOptions, rng: np.random.Generator) -> Float32:
     """Matrix (2, 3) from indices of the frame to indices of the result."""
     angle = np.deg2rad(rng.uniform(-options.rotation, options.rotation))
-    zoom = options.zoom * (size / source) * (1 + rng.uniform(-options.scale, options.scale))
+    zoom = (1 + options.zoom) * (size / source) * (1 + rng.uniform(-options.scale, options.scale))
     stretch = 1 + rng.uniform(-options.stretch, options.stretch)
     shear = rng.uniform(-options.shear, options.shear)
     mirror = -1.0 if rng.random() < options.flip else 1.0
