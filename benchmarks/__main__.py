@@ -15,7 +15,6 @@ from typing import Any
 
 from fevertools.manifest import load_manifest
 from fevertools.train.card import model_card
-from fevertools.train.export import read_manifest, update_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -194,6 +193,8 @@ def ablation() -> str:
 
 def write_ablation() -> None:
     """The ablation of the default weights into the manifest, from which their card is written."""
+    from fevertools.train.export import read_manifest, update_manifest  # needs torch, which tables do not
+
     path = ROOT / "weights_manifest.json"
     manifest = read_manifest(path)
     name = manifest["default"]["encoder"]
