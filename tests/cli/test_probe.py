@@ -70,7 +70,7 @@ def test_refusals(faces, tiny_weights, capsys, tmp_path):
     assert run(tiny_weights, "fit", "faces/dark", "-o", "own.skops") == 2
     assert "subfolder" in capsys.readouterr().err
     assert run(tiny_weights, "fit", "nothing.csv", "-o", "own.skops") == 2
-    assert "columns path and label" in capsys.readouterr().err.replace("path and label", "path and label")
+    assert "columns path and label" in capsys.readouterr().err
     save_crop(tmp_path / "one" / "only" / "a.png", 1)
     assert run(tiny_weights, "fit", "one", "-o", "own.skops") == 2
     assert "two labels" in capsys.readouterr().err

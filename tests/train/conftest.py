@@ -42,3 +42,13 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     np.savez(folder / "fer2013.npz", **made_arrays())
     return folder
+
+
+def fit_by_command(recipe: str, data: Path, output: Path, options: dict[str, str], *extra: str) -> Path:
+    """Run `fit` as a user would, with overrides; the folder of the run."""
+    from fevertools.train.__main__ import main
+
+    settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
+    common = ["--data", str(data), "--output", str(output), "--workers", "0", "--log-every", "4"]
+    assert main(["fit", recipe, *common, *settings, *extra]) == 0
+    return output

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fevertools.train import checkpoint
-from fevertools.train.__main__ import main
 from fevertools.train.datasets.ferplus import read_ferplus
 from fevertools.train.loop import Plateau
 from fevertools.train.methods.discriminative import DiscriminativeLearning, make_discriminative
 from fevertools.train.models.densenet import DenseNet, Discriminative
 from fevertools.train.recipe import DenseNetOptions, Recipe, load_recipe, recipe_names
+from tests.train.conftest import fit_by_command
 
 RECIPES = [name for name in recipe_names() if load_recipe(name).system == "densenet-center"]
 SMALL = {
@@ -105,13 +105,9 @@ def test_plateau() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_learns_and_resumes(made_data: Path, tmp_path: Path, recipe: str) -> None:
     options = {**SMALL, "optim.epochs": "4", "optim.learning_rate": "0.05", "optim.ema_decay": "0.0"}
-    settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
 
     def fit(folder: str, *extra: str) -> Path:
-        output = tmp_path / folder
-        common = ["--data", str(made_data), "--output", str(output), "--workers", "0", "--log-every", "4"]
-        assert main(["fit", recipe, *common, *settings, *extra]) == 0
-        return output
+        return fit_by_command(recipe, made_data, tmp_path / folder, options, *extra)
 
     whole, broken = fit("whole"), fit("broken", "--max-steps", "13")
     fit("broken", "--resume")

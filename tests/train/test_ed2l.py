@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from fevertools.train import checkpoint
-from fevertools.train.__main__ import main
 from fevertools.train.evaluate.networks import checkpoint as evaluate_checkpoint
 from fevertools.train.losses.am_softmax import AmSoftmax
 from fevertools.train.losses.dispelling import dispelling_losses
 from fevertools.train.models.ed2l import Ed2l
 from fevertools.train.recipe import load_recipe, recipe_names
+from tests.train.conftest import fit_by_command
 
 
 def test_margin_softmax_by_hand() -> None:
@@ -110,13 +110,9 @@ RECIPES = [name for name in recipe_names() if load_recipe(name).system == "ed2l"
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_learns_and_resumes(made_data: Path, tmp_path: Path, recipe: str) -> None:
     options = {"optim.batch_size": "16", "optim.precision": "32-true", "optim.warmup_epochs": "0", "optim.epochs": "3"}
-    settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
 
     def fit(folder: str, *extra: str) -> Path:
-        output = tmp_path / folder
-        common = ["--data", str(made_data), "--output", str(output), "--workers", "0", "--log-every", "4"]
-        assert main(["fit", recipe, *common, *settings, *extra]) == 0
-        return output
+        return fit_by_command(recipe, made_data, tmp_path / folder, options, *extra)
 
     whole = fit("whole")
     fit("broken", "--max-steps", "13")

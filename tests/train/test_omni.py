@@ -73,7 +73,6 @@ def test_from_mining_to_distilled_images(
         return Outputs(crops.reshape(len(crops), -1).astype(np.float32) - 128)
 
     monkeypatch.setattr(mining, "load_network", lambda weights, data: pixels)
-    monkeypatch.setattr(mining, "EMOTIONS", EMOTIONS)
     found = mining.centroids
     # The made data has four of the eight emotions and one contempt; an emotion without faces would be an error.
     monkeypatch.setattr(mining, "centroids", lambda e, y, n: np.stack([_center(e, y, k) for k in range(n)]))
