@@ -1,4 +1,4 @@
-"""What every benchmark needs: facts about the machine, versions, and a timer that treats its contestants alike."""
+"""What benchmarks and tables share: facts about the machine, versions, a timer that treats its contestants alike."""
 
 import importlib.metadata
 import json
@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 Contestants = Mapping[str, Callable[[], object]]
+
+
+def header(*names: str) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
 
 
 def machine() -> dict[str, object]:

@@ -1,6 +1,7 @@
-"""`python -m fevertools.train`: fit, teach, reproduce, export, evaluate, publish, mine, distil-dataset, crop-faces."""
+"""`python -m fevertools.train`: from data to networks that are measured, explained and published."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fevertools.errors import FevertoolsError
+from fevertools.train import commands as more
 
 if TYPE_CHECKING:
     from fevertools.train.datasets.ferplus import FerPlus
@@ -21,7 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit = commands.add_parser("fit", help="train a recipe")
     fit.add_argument("recipe", help="name of a recipe that comes with the package, or path of a .toml file")
     fit.add_argument("--output", type=Path, help="folder of the run (default: runs/<recipe>)")
-    fit.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as optim.epochs=5")
     fit.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     fit.add_argument("--max-steps", type=int, help="stop after this many steps, with a checkpoint")
     fit.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: 1)")
@@ -42,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     teach = commands.add_parser("teach", help="compute the teachers' outputs that a student's recipe learns from")
     teach.add_argument("recipe", help="name or path of the student's recipe")
+    for command in (fit, teach):
+        command.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as optim.epochs=5"
+        )
     teach.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the teachers' runs (default: runs)")
+    teach.add_argument("--device", default="auto", help="accelerator for Lightning Fabric (default: auto)")
+    teach.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: 1)")
     teach.set_defaults(run=_teach)
 
     again = commands.add_parser("reproduce", help="run every stage from the data to measured weights")
@@ -62,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         default="",
         metavar="PART,...",
-        help="of: ferplus,probe,triplets,transfer,leakage (these by default),spread,cross,disentangle",
+        help="of: ferplus,probe,triplets,transfer,leakage (these by default),public,spread,cross,disentangle",
     )
     evaluate.add_argument(
         "--probe", action="append", default=[], metavar="KEY=VALUE", help="option of the probe, such as balanced=true"
@@ -91,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     distil.add_argument("mined", type=Path, metavar="FILE.parquet")
     distil.add_argument("--iterations", type=int, default=1000, help="of Algorithm 1 (default: 1000)")
     distil.add_argument("--seed", type=int, default=0)
-    distil.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="a PNG is put beside it")
+    distil.add_argument("--device", default="cpu", help="of PyTorch, such as cuda (default: cpu)")
+    distil.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="PNG, figures beside it")
     distil.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     distil.set_defaults(run=_distil_dataset)
 
@@ -112,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publish.add_argument("--safetensors", type=Path, metavar="FILE", help="also upload these weights for training")
     publish.set_defaults(run=_publish)
 
-    for command in (fit, export, teach, again, evaluate, tsne, mine, distil):
+    for command in (fit, export, teach, again, evaluate, tsne, mine, distil, *more.add(commands)):
         command.add_argument("--data", type=Path, help="data folder (default: FEVERTOOLS_DATA, else ../shared/data)")
     options = parser.parse_args(arguments)
     try:
@@ -132,7 +140,7 @@ def _fit(options: argparse.Namespace) -> None:
     from fevertools.train.methods import build_method
     from fevertools.train.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, dict(item.partition("=")[::2] for item in options.set))
+    recipe = load_recipe(options.recipe, _overrides(options))
     output = options.output or Path("runs") / recipe.name
     method = build_method(recipe, options.data or default_data_root(), output.parent)
     run = RunOptions(
@@ -149,6 +157,10 @@ def _fit(options: argparse.Namespace) -> None:
     fit(method, run)
 
 
+def _overrides(options: argparse.Namespace) -> dict[str, str]:
+    return dict(item.partition("=")[::2] for item in options.set)
+
+
 def _export(options: argparse.Namespace) -> None:
     from fevertools.train import export
 
@@ -163,18 +175,21 @@ def _teach(options: argparse.Namespace) -> None:
     from fevertools.train.methods.targets import taught_faces, teach
     from fevertools.train.recipe import load_recipe
 
-    recipe, root = load_recipe(options.recipe), options.data or default_data_root()
+    recipe, root = load_recipe(options.recipe, _overrides(options)), options.data or default_data_root()
     faces = taught_faces(recipe, _data(options), unlabeled_faces(recipe, root, options.runs))
     for teacher in recipe.distill.teachers:
-        teach(recipe, teacher, faces, options.runs)
+        teach(recipe, teacher, faces, options.runs, options.device, options.workers)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
+    from fevertools.errors import DataError
     from fevertools.train.datasets.ferplus import default_data_root
     from fevertools.train.reproduce import reproduce
 
-    root = options.data or default_data_root()
-    reproduce(options.name, _data(options), root, options.runs, options.device, options.workers)
+    root, data = options.data or default_data_root(), None
+    with contextlib.suppress(DataError):  # a recipe that cannot do without says so
+        data = _data(options)
+    reproduce(options.name, data, root, options.runs, options.device, options.workers)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -210,22 +225,12 @@ def _mine(options: argparse.Namespace) -> None:
 
 
 def _distil_dataset(options: argparse.Namespace) -> None:
-    import torch
+    from fevertools.train.datasets.ferplus import default_data_root
+    from fevertools.train.distil_dataset import DistilOptions, distil_pool
 
-    from fevertools.labels import EMOTIONS
-    from fevertools.train.datasets.ferplus import default_data_root, select
-    from fevertools.train.distil_dataset import DistilOptions, distil_mined, fresh_accuracy
-    from fevertools.train.mine import pool_faces, read_list
-    from fevertools.train.models.student import MEAN, STD
-
-    pool, _ = pool_faces(options.data or default_data_root(), options.runs)
-    asked = DistilOptions(iterations=options.iterations, seed=options.seed)
-    distilled = distil_mined(read_list(options.mined, EMOTIONS), pool, asked, options.output)
-    data = _data(options)
-    chosen = select(data, "ferplus8", "validation")
-    images = ((torch.from_numpy(data.images[chosen.rows]).float() - MEAN) / STD)[:, None]
-    figures = fresh_accuracy(distilled, images, torch.from_numpy(chosen.target.argmax(axis=1)))
-    print(json.dumps({"split": "PublicTest", "accuracy of fresh networks": figures}))
+    asked, root = DistilOptions(iterations=options.iterations, seed=options.seed), options.data or default_data_root()
+    figures = distil_pool(options.mined, _data(options), root, options.runs, asked, options.output, options.device)
+    print(json.dumps(figures))
 
 
 def _crop_faces(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +22,11 @@ from torch.func import functional_call
 
 from fevertools.errors import DataError, OptionError
 from fevertools.labels import EMOTIONS
-from fevertools.train.mine import Mined
+from fevertools.train.datasets.ferplus import FerPlus, select
+from fevertools.train.mine import Mined, pool_faces, read_list
 from fevertools.train.models.student import MEAN, STD
 
+Int64 = npt.NDArray[np.int64]
 Weights = dict[str, Tensor]
 
 
@@ -44,21 +47,21 @@ class DistilOptions:
 class Distilled:
     """What is left of a data set."""
 
-    images: Tensor  # float (C, 1, H, W), normalised as the faces were
+    images: Tensor  # float (C, 1, H, W) luminance or (C, 3, H, W) RGB, normalised as the faces were
     label: Tensor  # (C,) 0 to C - 1
     step_sizes: Tensor  # (S,) of the steps that they are to be learned from with
 
 
 class SmallNet(nn.Module):
-    """Three convolutions with group norm, fit for unrolling: float (N, 1, H, W) -> logits (N, C).
+    """Three convolutions with group norm, fit for unrolling: float (N, channels, H, W) -> logits (N, C).
 
     Batch norm would make every step depend on what else is in the batch, and a distilled batch is all there is.
     """
 
-    def __init__(self, classes: int, width: int = 32) -> None:
+    def __init__(self, classes: int, width: int = 32, channels: int = 1) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs in (1, width, width):
+        for inputs in (channels, width, width):
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.GroupNorm(4, width), nn.ReLU(), nn.AvgPool2d(2)]
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
         self.classify = nn.Linear(9 * width, classes)
@@ -74,16 +77,18 @@ def distil(
     classes: int,
     options: DistilOptions,
     report: Callable[[int, float], None] = lambda iteration, loss: None,
+    device: str = "cpu",
 ) -> Distilled:
     """Learn one image a class.
 
     Args:
         make: a network with fresh random weights: p(theta_0).
-        images: float (N, 1, H, W), normalised.
+        images: float (N, 1, H, W) or (N, 3, H, W), normalised.
         label: (N,) 0 to C - 1.
         classes: C.
         options: of Algorithm 1.
         report: called after every iteration with its number and its loss.
+        device: where it is computed; what is drawn at random is the same everywhere.
 
     Raises:
         OptionError: no iteration, no step, or no initialisation.
@@ -92,15 +97,15 @@ def distil(
         raise OptionError("dataset distillation needs at least one iteration, one step and one initialisation")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        synthetic = torch.randn(classes, *images.shape[1:]).requires_grad_()
-        logarithms = torch.full((options.steps,), options.step_size).log().requires_grad_()
-        own = torch.arange(classes)
+        synthetic = torch.randn(classes, *images.shape[1:]).to(device).requires_grad_()
+        logarithms = torch.full((options.steps,), options.step_size, device=device).log().requires_grad_()
+        images, label, own = images.to(device), label.to(device), torch.arange(classes, device=device)
         optimiser = torch.optim.Adam([synthetic, logarithms], lr=options.learning_rate)
         for iteration in range(options.iterations):
-            rows = torch.randint(len(images), (options.batch_size,))
+            rows = torch.randint(len(images), (options.batch_size,)).to(device)
             total = 0.0
             for _ in range(options.initialisations):
-                network = make()
+                network = make().to(device)
                 weights = unroll(network, synthetic, own, logarithms.exp(), keep_graph=True)
                 loss = F.cross_entropy(functional_call(network, weights, (images[rows],)), label[rows])
                 torch.autograd.backward(loss / options.initialisations)
@@ -108,7 +113,7 @@ def distil(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             report(iteration + 1, total)
-    return Distilled(synthetic.detach(), own, logarithms.detach().exp())
+    return Distilled(synthetic.detach().cpu(), own.cpu(), logarithms.detach().exp().cpu())
 
 
 def unroll(network: nn.Module, images: Tensor, label: Tensor, step_sizes: Tensor, keep_graph: bool) -> Weights:
@@ -155,41 +160,93 @@ def read_distilled(path: Path) -> Distilled:
 
 
 def write_pictures(distilled: Distilled, path: Path) -> None:
-    """The images side by side as one PNG, four times enlarged, luminance cut off at black and white."""
-    luminance = (distilled.images[:, 0] * STD + MEAN).clamp(0, 255).byte().numpy()
-    row = np.concatenate(list(luminance), axis=1)
+    """The images side by side as one PNG, four times enlarged, cut off at black and white."""
+    pixels = (distilled.images * STD + MEAN).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    row = np.concatenate(list(pixels), axis=1)[:, :, ::-1]  # OpenCV writes BGR
     cv2.imwrite(str(path), np.repeat(np.repeat(row, 4, axis=0), 4, axis=1))
 
 
-def distil_mined(mined: Mined, pool: npt.NDArray[np.uint8], options: DistilOptions, output: Path) -> Distilled:
+def distil_mined(
+    mined: Mined,
+    faces: Callable[[Int64], Tensor],
+    classes: int,
+    options: DistilOptions,
+    output: Path,
+    most: int = 0,
+    device: str = "cpu",
+) -> Distilled:
     """From mined samples to one image an emotion, and its picture beside it.
 
     Args:
         mined: the samples; every emotion needs one.
-        pool: uint8 (N, 48, 48), of which they name rows.
+        faces: the faces at some rows of the pool: float (N, 1, H, W) or (N, 3, H, W), normalised.
+        classes: how many of `labels.EMOTIONS` there are.
         options: of Algorithm 1.
         output: safetensors file; the picture has the same name and ends in .png.
+        most: samples of an emotion that are looked at; 0 is as many as the most frequent one has.
+        device: where it is computed, a device of PyTorch.
 
     Raises:
         DataError: an emotion has no sample.
     """
-    counts = np.bincount(mined.label, minlength=len(EMOTIONS))
+    counts = np.bincount(mined.label, minlength=classes)
     if (counts == 0).any():
         raise DataError(f"no mined sample of {EMOTIONS[int(counts.argmin())]}: mine with a smaller margin")
-    images = ((torch.from_numpy(pool[mined.rows]).float() - MEAN) / STD)[:, None]
     # Every emotion as often as the others, however rare it is among the samples.
-    order = np.random.default_rng(options.seed)
-    rows = np.concatenate([order.choice(np.flatnonzero(mined.label == k), counts.max()) for k in range(len(EMOTIONS))])
-    label = torch.from_numpy(mined.label[rows])
+    order, each = np.random.default_rng(options.seed), min(counts.max(), most or counts.max())
+    rows = np.concatenate([order.choice(np.flatnonzero(mined.label == k), each) for k in range(classes)])
+    images, label = faces(mined.rows[rows]), torch.from_numpy(mined.label[rows])
 
     def report(iteration: int, loss: float) -> None:
         if iteration % 50 == 0:
             print(json.dumps({"iteration": iteration, "loss": loss}), flush=True)
 
-    distilled = distil(lambda: SmallNet(len(EMOTIONS)), images[rows], label, len(EMOTIONS), options, report)
+    channels = images.shape[1]
+    distilled = distil(lambda: SmallNet(classes, channels=channels), images, label, classes, options, report, device)
     write_distilled(distilled, output, asdict(options))
     write_pictures(distilled, output.with_suffix(".png"))
     return distilled
+
+
+def distil_pool(
+    mined: Path, data: FerPlus, root: Path, runs: Path, options: DistilOptions, output: Path, device: str = "cpu"
+) -> dict[str, Any]:
+    """Distil the open pool, and measure what the images teach alone, on PublicTest.
+
+    Args:
+        mined: Parquet list that `mine` wrote.
+        data: FER-2013 with FER+, to judge by.
+        root, runs: data folder and folder of the runs, in which the pool lies.
+        options: of Algorithm 1.
+        output: safetensors file. Beside it: a picture, .png, and the figures, .json.
+        device: where it is computed, a device of PyTorch.
+
+    Returns:
+        {"split", "images": how many, "accuracy": [percent of each fresh network], "chance": percent of the most
+        frequent emotion}.
+    """
+    pool, _ = pool_faces(root, runs)
+
+    def faces(rows: Int64) -> Tensor:
+        return normalised(torch.from_numpy(pool[rows])[:, None])
+
+    distilled = distil_mined(read_list(mined, EMOTIONS), faces, len(EMOTIONS), options, output, device=device)
+    chosen = select(data, "ferplus8", "validation")
+    label = chosen.target.argmax(axis=1)
+    images = normalised(torch.from_numpy(data.images[chosen.rows])[:, None])
+    figures = {
+        "split": "PublicTest",
+        "images": len(distilled.label),
+        "accuracy": fresh_accuracy(distilled, images, torch.from_numpy(label)),
+        "chance": round(100 * float(np.bincount(label).max() / len(label)), 2),
+    }
+    output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """Pixels 0-255 as the distilled images are: float, mean and deviation of luminance."""
+    return (pixels.float() - MEAN) / STD
 
 
 def fresh_accuracy(
@@ -198,14 +255,14 @@ def fresh_accuracy(
     """Accuracy, percent, of networks that were trained on the distilled images alone, each from weights of its own.
 
     Args:
-        images: float (N, 1, H, W), normalised, to judge by.
+        images: float (N, 1, H, W) or (N, 3, H, W), normalised, to judge by.
         label: (N,).
     """
     figures = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(networks):
-            network = SmallNet(len(distilled.label))
+            network = SmallNet(len(distilled.label), channels=images.shape[1])
             train_on(network, distilled)
             with torch.no_grad():
                 guess = torch.cat([network(chunk).argmax(dim=1) for chunk in torch.split(images, 512)])

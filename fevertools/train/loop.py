@@ -15,6 +15,7 @@ from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from fevertools.errors import DataError, MissingExtraError
@@ -71,6 +72,7 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
     if options.resume and not file.exists():
         raise DataError(f"no {file} to resume")
     fabric = launch(options, optim)
+    fabric.to_device(method.network)  # before the optimiser reads its state, which follows the parameters
     average = copy.deepcopy(method.network).requires_grad_(False)
     optimizer: Any = make_optimizer(method.network, optim)
     step, best, plateau = 0, math.inf, Plateau(optim.patience)
@@ -81,7 +83,6 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
             raise DataError(f"{file} is of another recipe; a run goes on only with the recipe it began with")
         step, best = state["step"], state["best"]
         plateau = Plateau(optim.patience, **state.get("plateau", {}))
-    average.to(fabric.device)
     network, optimizer = fabric.setup(method.network, optimizer)
     per_epoch = method.steps_per_epoch // optim.accumulate
     if per_epoch == 0:
@@ -96,7 +97,8 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
         steps = zip(*[iter(loader)] * share_of_step, strict=False)  # the ragged end is dropped
         for batches in itertools.islice(steps, per_epoch - offset):
             network.train()
-            factor = schedule(step, total, int(optim.warmup_epochs * per_epoch), optim.schedule)
+            warmup, period = int(optim.warmup_epochs * per_epoch), optim.step_epochs * per_epoch
+            factor = schedule(step, total, warmup, optim.schedule, period)
             if optim.schedule == "plateau":
                 factor *= plateau.factor
             method.learning_rate = optim.learning_rate * factor
@@ -164,6 +166,7 @@ def launch(options: RunOptions, optim: OptimOptions) -> Fabric:
         loggers=loggers,
     )
     fabric.launch()
+    torch.backends.cudnn.benchmark = True  # every batch has one size
     if optim.accumulate % fabric.world_size:
         raise DataError(
             f"{fabric.world_size} devices cannot share the {optim.accumulate} batches of a step evenly: pass --set "
@@ -192,13 +195,19 @@ def make_optimizer(network: nn.Module, optim: OptimOptions) -> Optimizer:
     groups = parameter_groups(network, optim)
     if optim.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=optim.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=optim.learning_rate, fused=True)
+    adam = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
+    return adam(groups, lr=optim.learning_rate, fused=True)
 
 
-def schedule(step: int, total: int, warmup: int, kind: str = "cosine") -> float:
-    """Linear warm-up, then half a cosine down to zero, or else 1: factor 0-1 of the learning rate at `step`."""
+def schedule(step: int, total: int, warmup: int, kind: str = "cosine", period: int = 0) -> float:
+    """Factor 0-1 of the learning rate at `step`: linear warm-up, then half a cosine down to zero.
+
+    Kind "step" divides it by ten after every `period` of all steps; other kinds leave it at 1.
+    """
     if step < warmup:
         return (step + 1) / warmup
+    if kind == "step":
+        return float(10.0 ** -(step // period))
     if kind != "cosine":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
@@ -262,12 +271,13 @@ def parameter_groups(network: nn.Module, optim: OptimOptions) -> list[dict[str, 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of parameters and of batch-norm statistics; integer buffers are copied."""
-    source = network.state_dict()
-    for name, mean in average.state_dict().items():
-        if mean.is_floating_point():
-            mean.lerp_(source[name].to(mean.dtype), 1 - decay)
-        else:
-            mean.copy_(source[name])
+    means, sources = list(average.state_dict().values()), list(network.state_dict().values())
+    floating = [mean.is_floating_point() for mean in means]
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    update(list(itertools.compress(means, floating)), list(itertools.compress(sources, floating)), None)
+    for mean, source, moves in zip(means, sources, floating, strict=True):
+        if not moves:
+            mean.copy_(source)
 
 
 def precision(optim: OptimOptions) -> str:

@@ -106,7 +106,11 @@ class OmniOptions:
     """What joins the labelled faces in omni-supervised learning; files are looked for in the folder of the runs."""
 
     mined: str = ""  # Parquet list of auxiliary samples that `mine` wrote ("VAS")
-    distilled: str = ""  # distilled images that `distil-dataset` wrote ("DAS")
+    distilled: str = ""  # distilled images that `distil-dataset` wrote ("DAS"), of the list `mined.parquet` beside them
+    # How `reproduce` makes them.
+    learner: str = "omni-open"  # run of the primitive learner
+    margin: float = 0.1  # delta of Eq. 5
+    iterations: int = 1000  # T of Algorithm 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,15 @@ class Ed2lOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PosedOptions:
+    """The fold of a posed set that is trained on, in the protocol of "Adversarial Feature Distillation"."""
+
+    dataset: Literal["", "ck+", "mmi", "bu-3dfe", "oulu-casia"] = ""  # "" is FER-2013, on which pretraining runs
+    folder: str = ""  # below the data folder; "" is the name of the data set
+    fold: int = 0  # 0-9: the group of subjects that is judged
+
+
+@dataclass(frozen=True, slots=True)
 class SourceOptions:
     """The sets of faces that the paper's two phases draw from, `optim.batch_size` triplets in every step.
 
@@ -129,7 +142,7 @@ class SourceOptions:
     triplets: Literal["fec", "ferplus-votes"] = "fec"
     triplet_folder: str = ""
     triplet_count: int = 30_000  # triplets drawn from votes, a third of them of each type
-    labelled: Literal["affectnet", "ferplus"] = "affectnet"
+    labelled: Literal["affectnet", "ferplus", "fer2013", "rafdb"] = "affectnet"
     labelled_folder: str = ""
     labelled_batch: int = 64  # labelled faces in every step, beside the triplets
     unlabeled: Literal["faces", "lfw"] = "faces"  # `distill.unlabeled` of them in every step
@@ -141,7 +154,7 @@ class ModelOptions:
     """What is trained."""
 
     name: str = "mobilenet_v1"
-    start: Literal["faceres", "faceres-deep", "face-api", "vggface2", "imagenet", "random"] = "faceres"
+    start: Literal["faceres", "faceres-deep", "face-api", "vggface", "vggface2", "imagenet", "random"] = "faceres"
     initial: str = ""  # name of a run beside this one, whose backbone is trained on instead of the bare start
     crop: int = 48  # height and width of the uint8 crop that the network takes
     resolution: int = 96  # height and width at which the backbone works; crops are upsampled to it
@@ -153,8 +166,9 @@ class ModelOptions:
 class OptimOptions:
     """How it is optimised: linear warm-up, a schedule, exponential moving average of the weights."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has a Nesterov momentum of 0.9
-    schedule: Literal["cosine", "constant", "plateau"] = "cosine"  # of the learning rate after the warm-up
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"  # sgd has a Nesterov momentum of 0.9; adam's decay is L2
+    schedule: Literal["cosine", "constant", "plateau", "step"] = "cosine"  # of the learning rate after the warm-up
+    step_epochs: int = 10  # epochs after each of which "step" divides the learning rate by ten
     watch: Literal["loss", "accuracy"] = "loss"  # of training, or on the validation split: what a plateau is one of
     patience: int = 5  # epochs in which it has to improve, else a plateau divides the learning rate by ten
     stop_after: int = 0  # epochs without improvement after which the run ends; 0 is never
@@ -179,7 +193,7 @@ class Recipe:
     name: str
     system: Literal[
         "classifier", "deepfever-teacher", "deepfever-student", "deepfever-paper-teacher", "deepfever-paper-student",
-        "densenet-center", "ed2l", "emoxnet", "emoxnet-lite", "omni",
+        "densenet-center", "ed2l", "ed2l-paper", "emoxnet", "emoxnet-lite", "omni", "omni-paper",
     ]  # fmt: skip
     scale: Literal["open", "paper"]
     description: str
@@ -194,6 +208,7 @@ class Recipe:
     ed2l: Ed2lOptions = field(default_factory=Ed2lOptions)
     emoxnet: EmoxnetOptions = field(default_factory=EmoxnetOptions)
     omni: OmniOptions = field(default_factory=OmniOptions)
+    posed: PosedOptions = field(default_factory=PosedOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
 

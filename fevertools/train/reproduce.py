@@ -2,49 +2,53 @@
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fevertools.train import checkpoint, export
 from fevertools.train.datasets.ferplus import FerPlus
+from fevertools.train.datasets.patches import PATCHES
+from fevertools.train.datasets.posed import FOLDS
 from fevertools.train.evaluate.command import EvaluateOptions, evaluate
+from fevertools.train.folds import folder_of_fold, folder_of_folds, of_fold, write_figures
 from fevertools.train.loop import RunOptions, fit
 from fevertools.train.methods import build_method
 from fevertools.train.methods.distill import unlabeled_faces
+from fevertools.train.methods.ed2l_paper import read_posed
 from fevertools.train.methods.targets import targets_path, taught_faces, teach
+from fevertools.train.omni_stages import needed, omni_stages, photo_figures_stage
 from fevertools.train.recipe import Recipe, load_recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One step of the plan."""
-
-    title: str
-    work: float  # relative cost, million pixels through networks; 0 where it takes no more than minutes
-    done: Callable[[], bool]
-    run: Callable[[], object]
-
+from fevertools.train.stages import Setup, Stage, run_stages
 
 LEARN_FROM_STORED = ("deepfever-student", "emoxnet-lite")
 """Systems whose teachers' outputs are computed before."""
 
-EVALUATED_ONLY: dict[str, tuple[str, ...]] = {
-    "densenet-center": ("ferplus", "spread"),
-    "ed2l": ("ferplus", "spread"),
+NOT_SHIPPED = ("densenet-center", "ed2l", "emoxnet")
+"""Systems whose networks are measured and not exported."""
+
+FITTED_ONLY = ("deepfever-paper-teacher", "deepfever-paper-student", "ed2l-paper")
+"""Systems that end with their training: the figures of their validation, in the log, are those of the papers."""
+
+EVALUATED: dict[str, tuple[str, ...]] = {
+    "densenet-center": ("ferplus", "public", "spread"),
+    "ed2l": ("ferplus", "spread", "disentangle"),
     "emoxnet": ("ferplus",),
+    "omni": ("ferplus", "cross"),
 }
-"""Systems whose networks are measured and not shipped -> the parts of the evaluation."""
+"""System -> the parts of its evaluation; the usual ones where none are named."""
+
+TTA_STEPS = {"emoxnet": 10, "emoxnet-lite": 10}
+"""Systems that are also measured with test-time augmentation."""
 
 
-def reproduce(name: str, data: FerPlus, root: Path, runs: Path, device: str, workers: int) -> None:
+def reproduce(name: str, data: FerPlus | None, root: Path, runs: Path, device: str, workers: int) -> None:
     """Print the plan, then run what is left of it.
 
     Args:
         name: of a recipe, with dashes or underscores, such as "deepfever-s".
-        data: FER-2013 with FER+.
-        root: data folder, in which LFW is looked for.
+        data: FER-2013 with FER+; None where no stage learns from it or is measured on it.
+        root: data folder, in which other sets are looked for.
         runs: folder of the runs. The exported files and the figures end up in `<runs>/<name>/release`.
         device: accelerator for Lightning Fabric.
         workers: processes that prepare batches.
@@ -52,80 +56,116 @@ def reproduce(name: str, data: FerPlus, root: Path, runs: Path, device: str, wor
     Raises:
         DataError: no such recipe, or data that it needs is missing.
     """
-    recipe = load_recipe(name.replace("-", "_"))
-    stages = list(plan(recipe, data, root, runs, device, workers))
-    for number, stage in enumerate(stages, start=1):
-        print(f"{number}/{len(stages)} {stage.title}{': done' if stage.done() else ''}")
-    spent, worked = 0.0, 0.0
-    for number, stage in enumerate(stages, start=1):
-        if stage.done():
-            continue
-        left = sum(s.work for s in stages[number - 1 :] if not s.done())
-        hours = f", about {left * spent / worked / 3600:.1f} hours left" if worked > 0 else ""
-        print(f"== {number}/{len(stages)} {stage.title}{hours}", flush=True)
-        began = time.monotonic()
-        stage.run()
-        if stage.work > 0:
-            spent, worked = spent + time.monotonic() - began, worked + stage.work
+    setup = Setup(data, root, runs, device, workers)
+    run_stages(list(plan(load_recipe(name.replace("-", "_")), setup)))
 
 
-def plan(recipe: Recipe, data: FerPlus, root: Path, runs: Path, device: str, workers: int) -> Iterator[Stage]:
+def plan(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
     """The stages of a recipe, those of the runs it builds on first."""
     for earlier in requirements(recipe):
-        yield _fit_stage(earlier, data, root, runs, device, workers)
+        yield _fit_stage(earlier, setup)
     # Only open students learn from stored outputs; those of the paper's recipes run their teachers at every step.
-    for teacher in recipe.distill.teachers if recipe.system in LEARN_FROM_STORED else ():
+    if recipe.system in LEARN_FROM_STORED:
+        yield from _teacher_stages(recipe, setup)
+    yield from omni_stages(recipe, setup)
+    if recipe.posed.dataset:
+        yield from _fold_stages(recipe, setup)
+        return
+    yield _fit_stage(recipe, setup)
+    if recipe.system == "omni-paper":
+        yield photo_figures_stage(recipe, setup)
+    elif recipe.system not in FITTED_ONLY:
+        yield from _release_stages(recipe, setup)
+
+
+def _teacher_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
+    data, runs = needed(setup), setup.runs
+    for teacher in recipe.distill.teachers:
         resolution = load_recipe(teacher.replace("-", "_")).model.resolution
+
+        def run(teacher: str = teacher) -> None:
+            faces = taught_faces(recipe, data, unlabeled_faces(recipe, setup.root, runs))
+            teach(recipe, teacher, faces, runs, setup.device, setup.workers)
+
         yield Stage(
             f"outputs of {teacher} for {recipe.distill.views} views of every face",
             recipe.distill.views * len(data.images) * resolution**2 / 3e6,  # a forward pass is a third of a step
             targets_path(recipe, teacher, runs).exists,
-            lambda teacher=teacher: teach(  # type: ignore[misc]
-                recipe, teacher, taught_faces(recipe, data, unlabeled_faces(recipe, root, runs)), runs
-            ),
+            run,
         )
-    yield _fit_stage(recipe, data, root, runs, device, workers)
+
+
+def _fold_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
+    """Ten folds of a posed set, and what they say together."""
+    photographs = len(read_posed(recipe, setup.root))
+    for own in (of_fold(recipe, fold) for fold in range(FOLDS)):
+        title = f"fit fold {own.posed.fold} of {recipe.posed.dataset}"
+        yield _fit_stage(own, setup, folder_of_fold(own, setup.runs), title, photographs)
+    figures = folder_of_folds(recipe, setup.runs) / "folds.json"
+    yield Stage(
+        f"figures of all folds, into {figures}",
+        0,
+        figures.exists,
+        lambda: write_figures(recipe, setup.root, setup.runs),
+    )
+
+
+def _release_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
+    """Files that can be served, and figures on the test split."""
+    data, runs = needed(setup), setup.runs
     release = runs / recipe.name / "release"
-    if recipe.system not in EVALUATED_ONLY:
+    if recipe.system not in NOT_SHIPPED:
         yield Stage(
             "export", 0, (release / "weights_manifest.json").exists, lambda: _export(recipe, data, runs, release)
         )
-    parts = EVALUATED_ONLY.get(recipe.system, ())
-    options = EvaluateOptions(parts, root=root, lfw_cache=runs / "lfw")
-    evaluated = {"figures.json": runs / recipe.name / "checkpoint.safetensors"}
+    options = EvaluateOptions(EVALUATED.get(recipe.system, ()), root=setup.root, lfw_cache=runs / "lfw")
+    last = runs / recipe.name / "checkpoint.safetensors"
+    evaluated = {"figures.json": (last, options)}
     if recipe.optim.keep_epochs > 0:
-        evaluated["figures-ensemble.json"] = runs / recipe.name
-    for name, weights in evaluated.items():
+        evaluated["figures-ensemble.json"] = (runs / recipe.name, options)
+    if recipe.system in TTA_STEPS:
+        evaluated["figures-tta.json"] = (last, replace(options, only=("ferplus",), tta=TTA_STEPS[recipe.system]))
+    for name, (weights, asked) in evaluated.items():
         figures = release / name
-        yield Stage(
-            f"evaluation on the test split, into {figures}",
-            0,
-            figures.exists,
-            lambda weights=weights, figures=figures: evaluate(  # type: ignore[misc]
-                str(weights), data, "test", figures, None, options
-            ),
-        )
+
+        def run(weights: Path = weights, figures: Path = figures, asked: EvaluateOptions = asked) -> None:
+            evaluate(str(weights), data, "test", figures, None, asked)
+
+        yield Stage(f"evaluation on the test split, into {figures}", 0, figures.exists, run)
 
 
 def requirements(recipe: Recipe) -> list[Recipe]:
     """The recipes whose runs this one builds on, each after its own requirements."""
     found: dict[str, Recipe] = {}
-    for name in (recipe.model.initial, *recipe.distill.teachers, *recipe.emoxnet.runs):
+    learner = recipe.omni.learner if recipe.omni.mined or recipe.omni.distilled else ""
+    for name in (recipe.model.initial, *recipe.distill.teachers, *recipe.emoxnet.runs, learner):
         if name and name not in found:
             earlier = load_recipe(name.replace("-", "_"))
             found |= {r.name: r for r in (*requirements(earlier), earlier) if r.name not in found}
     return list(found.values())
 
 
-def _fit_stage(recipe: Recipe, data: FerPlus, root: Path, runs: Path, device: str, workers: int) -> Stage:
-    folder = runs / recipe.name
-    images = recipe.optim.epochs * len(data.images) * (1 + recipe.distill.unlabeled / recipe.optim.batch_size)
+def _fit_stage(
+    recipe: Recipe, setup: Setup, folder: Path | None = None, title: str | None = None, faces: int | None = None
+) -> Stage:
+    """The training of a recipe.
+
+    Args:
+        folder: of the run; None is that of the recipe's name.
+        title: None is the recipe's name.
+        faces: in an epoch; None is as many as FER-2013 has.
+    """
+    place = setup.runs / recipe.name if folder is None else folder
+    faces = (0 if setup.data is None else len(setup.data.images)) if faces is None else faces
+    views = PATCHES if recipe.system == "ed2l-paper" else 1 + recipe.distill.unlabeled / recipe.optim.batch_size
+    work = recipe.optim.epochs * faces * views * recipe.model.resolution**2 / 1e6
 
     def run() -> None:
-        resume = (folder / "checkpoint.safetensors").exists()
-        fit(build_method(recipe, root, runs, data), RunOptions(folder, device, workers, resume))
+        resume = (place / "checkpoint.safetensors").exists()
+        method = build_method(recipe, setup.root, setup.runs, setup.data)
+        fit(method, RunOptions(place, setup.device, setup.workers, resume))
 
-    return Stage(f"fit {recipe.name}", images * recipe.model.resolution**2 / 1e6, lambda: _finished(folder), run)
+    return Stage(f"fit {recipe.name}" if title is None else title, work, lambda: _finished(place), run)
 
 
 def _finished(folder: Path) -> bool:

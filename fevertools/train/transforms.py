@@ -28,7 +28,7 @@ def augment(frame: UInt8Image, size: int, options: AugmentOptions, rng: np.rando
     )
     if rng.random() < options.blur:
         warped = np.asarray(cv2.GaussianBlur(warped, (0, 0), float(rng.uniform(0.5, 2.0)) * size / 96), np.uint8)
-    warped = _tone_curve(options, rng)[warped]
+    warped = np.asarray(cv2.LUT(warped, _tone_curve(options, rng)), np.uint8)
     if rng.random() < options.noise:
         # A generator of its own: whatever the size, the draws after it stay the same.
         noise = np.random.default_rng(rng.integers(2**32)).normal(0, rng.uniform(2, 12), warped.shape[:2])

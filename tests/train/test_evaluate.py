@@ -14,8 +14,8 @@ from fevertools.labels import EMOTIONS
 from fevertools.manifest import load_manifest
 from fevertools.train import models
 from fevertools.train.__main__ import main
+from fevertools.train.datasets.cropped import Crops
 from fevertools.train.datasets.ferplus import FerPlus, Split, read_ferplus, select
-from fevertools.train.datasets.lfw import Crops
 from fevertools.train.evaluate import image_sets, networks, triplet
 from fevertools.train.evaluate.command import PARTS, EvaluateOptions, evaluate
 from fevertools.train.evaluate.image_sets import Encoded, LfwFaces, split_rows

@@ -51,3 +51,15 @@ def test_rows_follow_their_image() -> None:
     frame, row, viewed = frames[2, 4]
     assert frame.shape == (48, 48, 1)
     assert (int(row), int(viewed)) == (40, 14)
+
+
+def test_a_batch_is_its_samples_and_workers_change_nothing() -> None:
+    images = smooth_faces(9)
+    frames = Frames(
+        images, 48, AugmentOptions(), seed=5, rows=(torch.arange(9),), view_rows=(torch.arange(18).view(2, 9),)
+    )
+    keys = [[(0, 3), (1, 8), (0, 0)], [(1, 1), (0, 2), (1, 5)]]
+    for workers in (0, 2):
+        for batch, wanted in zip(frames.loader(keys, workers), keys, strict=True):
+            for column, samples in zip(batch, zip(*(frames[key] for key in wanted), strict=True), strict=True):
+                assert torch.equal(column, torch.stack(samples))

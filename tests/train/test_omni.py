@@ -107,7 +107,10 @@ def test_distils_by_command(made_data: Path, tmp_path: Path, capsys: pytest.Capt
     assert main([*arguments, "--iterations", "2", "--output", str(output)]) == 0
     assert read_distilled(output).images.shape == (8, 1, 48, 48)
     assert cv2.imread(str(output.with_suffix(".png"))).shape == (4 * 48, 4 * 8 * 48, 3)
-    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy of fresh networks"]) == 5
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures == json.loads(output.with_suffix(".json").read_text())
+    assert (len(figures["accuracy"]), figures["images"], figures["split"]) == (5, 8, "PublicTest")
+    assert figures["chance"] == 25  # four patterns of ten faces each
 
 
 def test_baseline_adds_nothing(data: FerPlus, tmp_path: Path) -> None:

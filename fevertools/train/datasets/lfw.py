@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,10 @@ from fevertools.align import crop_face
 from fevertools.errors import DataError, DegenerateFaceError
 from fevertools.image import load
 from fevertools.labels import EMOTIONS
-from fevertools.manifest import load_manifest
 from fevertools.pipeline import Analyzer
 from fevertools.preprocess import to_luminance
 from fevertools.streaming import Progress
+from fevertools.train.datasets.cropped import Crops, cached_crops
 from fevertools.train.datasets.framing import central_face
 from fevertools.types import FaceGeometry, UInt8Image
 
@@ -53,15 +53,6 @@ class Pairs:
 
     index: Int64  # (P, 2) image indices
     same: npt.NDArray[np.bool_]  # (P,) whether both images show one person
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Crops:
-    """Faces in the framing of an encoder."""
-
-    images: UInt8Image  # (N, H, W) luminance
-    rows: Int64  # (N,) image indices, ascending
-    missing: int  # images without a face in the middle
 
 
 class Lfw:
@@ -172,17 +163,7 @@ def crop_lfw(root: Path, geometry: FaceGeometry, cache: Path, *, threads: int | 
         DataError: no LFW in `root`, or a file in the cache that is not one of these.
     """
     source = Lfw(root)
-    detector = [file.sha256 for file in load_manifest().entry(None, "detector").files.values()]
-    key = hashlib.sha256(json.dumps([detector, asdict(geometry), source.fingerprint()]).encode()).hexdigest()
-    path = cache / f"lfw-{geometry.height}x{geometry.width}-{key[:16]}.npz"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        _save(path, _crop(source, geometry, threads))
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return Crops(data["images"], data["rows"], int(data["missing"]))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a file of LFW crops; delete it, so that it is made again") from error
+    return cached_crops(cache, "lfw", geometry, source.fingerprint(), lambda: _crop(source, geometry, threads))
 
 
 def _crop(source: Lfw, geometry: FaceGeometry, threads: int | None) -> Crops:
@@ -198,14 +179,6 @@ def _crop(source: Lfw, geometry: FaceGeometry, threads: int | None) -> Crops:
             line.advance()
     stack = np.array(images, np.uint8).reshape(-1, geometry.height, geometry.width)
     return Crops(stack, np.array(rows, np.int64), len(source) - len(rows))
-
-
-def _save(path: Path, crops: Crops) -> None:
-    """A reader sees the whole file or none."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, images=crops.images, rows=crops.rows, missing=crops.missing)
-    os.replace(partial, path)
 
 
 def _find(root: Path) -> Path:

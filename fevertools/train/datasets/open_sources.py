@@ -5,11 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fevertools.train.datasets.ferplus import FerPlus, Split, select, without_evaluated_twins
+from fevertools.labels import EMOTIONS, FER2013
+from fevertools.train.datasets.ferplus import SPLITS, FerPlus, Split, select, without_evaluated_twins
 from fevertools.train.datasets.triplets import vote_triplets
 from fevertools.types import Float32, UInt8Image
 
 Int64 = npt.NDArray[np.int64]
+
+LABELS: Int64 = np.array(
+    [EMOTIONS.index({"angry": "anger", "happy": "happiness", "sad": "sadness"}.get(name, name)) for name in FER2013]
+)
+"""(7,) the index into `labels.EMOTIONS` of every FER-2013 label."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +64,17 @@ def voted_faces(data: FerPlus, protocol: str, split: Split) -> VotedFaces:
     chosen = select(data, protocol, split)
     keep = without_evaluated_twins(data, chosen.rows) if split == "train" else np.ones(len(chosen.rows), np.bool_)
     return VotedFaces(data.images[chosen.rows[keep]], chosen.target[keep])
+
+
+def fer2013_faces(data: FerPlus, split: Split) -> VotedFaces:
+    """The faces of one split with their FER-2013 label, one-hot over `labels.EMOTIONS`.
+
+    For training, without those that have a twin in an evaluated split.
+    """
+    rows = np.flatnonzero(data.split == SPLITS[split])
+    if split == "train":
+        rows = rows[without_evaluated_twins(data, rows)]
+    return VotedFaces(data.images[rows], np.eye(len(EMOTIONS), dtype=np.float32)[LABELS[data.label[rows]]])
 
 
 def drawn_triplets(data: FerPlus, split: Split, count: int, seed: int) -> DrawnTriplets:

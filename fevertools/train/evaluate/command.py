@@ -74,6 +74,11 @@ def ferplus(subject: Subject) -> dict[str, Any]:
     return {SPLIT_NAMES[subject.split]: figures}
 
 
+def public(subject: Subject) -> dict[str, Any]:
+    """The same of PublicTest, beside those of the split: papers on FER-2013 report both."""
+    return {SPLIT_NAMES["validation"]: evaluate_ferplus(subject.rows["validation"], subject.data, "validation")}
+
+
 def probe(subject: Subject) -> dict[str, Any]:
     """Linear probes on FER-2013 and FER+."""
     options, split = subject.options.probe, subject.split
@@ -112,16 +117,13 @@ def cross(subject: Subject) -> dict[str, Any]:
 
 
 def disentangle(subject: Subject) -> dict[str, Any]:
-    """Probes for expression and identity on both features of ED2L."""
+    """Probes for expression and identity on both features of ED2L; on the one feature of other networks."""
     train, judged, faces = (e.single for e in (subject.rows["train"], subject.rows[subject.split], subject.faces))
-    if train.dispelled is None or judged.dispelled is None or faces.dispelled is None:
-        raise DataError("these weights have no dispelling branch")
     rows = split_rows(subject.data, "train")
     clean = without_evaluated_twins(subject.data, rows)
-    features = {
-        "distilled": (train.embedding[clean], judged.embedding, faces.embedding),
-        "dispelled": (train.dispelled[clean], judged.dispelled, faces.dispelled),
-    }
+    features = {"distilled": (train.embedding[clean], judged.embedding, faces.embedding)}
+    if train.dispelled is not None and judged.dispelled is not None and faces.dispelled is not None:
+        features["dispelled"] = (train.dispelled[clean], judged.dispelled, faces.dispelled)
     label, judged_label = subject.data.label[rows[clean]], subject.data.label[split_rows(subject.data, subject.split)]
     figures = disentanglement(features, label, judged_label, subject.lfw.crop_person())
     return {"disentangle": {"split": SPLIT_NAMES[subject.split], **figures}}
@@ -141,6 +143,7 @@ def variance(subject: Subject) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "ferplus": ferplus,
+    "public": public,
     "probe": probe,
     "triplets": triplets,
     "transfer": transfer,
@@ -289,7 +292,7 @@ HEADLINES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         }
     },
     "leakage": dict,
-    "disentangle": lambda figures: {name: figures[name] for name in ("distilled", "dispelled")},
+    "disentangle": lambda figures: {name: value for name, value in figures.items() if name != "split"},
     "cross": lambda figures: {name: figures[name]["mean_recall"] for name in figures},
     "spread": lambda figures: {name: value for name, value in figures.items() if name != "split"},
 }

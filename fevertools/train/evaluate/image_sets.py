@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fevertools.train.datasets.cropped import Crops
 from fevertools.train.datasets.ferplus import SIZE, SPLITS, FerPlus, Split
 from fevertools.train.datasets.framing import served_geometry
-from fevertools.train.datasets.lfw import Crops, Lfw, crop_lfw
+from fevertools.train.datasets.lfw import Lfw, crop_lfw
 from fevertools.train.evaluate.networks import Outputs, Predict
 from fevertools.types import UInt8Image
 

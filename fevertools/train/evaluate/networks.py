@@ -112,7 +112,6 @@ def checkpoint(path: Path) -> Predict:
         return lambda crops: _run(student, crops)
     network = MAKERS[recipe.system](recipe)
     checkpoints.load_weights(network, tensors, "average.", path)
-    network.eval()
     return lambda crops: _run(network, crops)
 
 
@@ -155,16 +154,17 @@ def start(name: str, data: FerPlus) -> Predict:
     student = build(STARTS[name], calibration=torch.from_numpy(data.images[rows[:: max(1, len(rows) // 256)][:256]]))
     # The layers behind the features are random: the embedding is taken before them, and the logits mean nothing.
     student.embed, student.norm = nn.Identity(), nn.Identity()  # type: ignore[assignment]
-    student.eval()
     return lambda crops: _run(student, crops)._replace(logits=None)
 
 
 @torch.no_grad()
 def _run(network: nn.Module, crops: UInt8Image) -> Outputs:
-    batches = [network(chunk) for chunk in torch.split(torch.from_numpy(crops), BATCH_SIZE)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device).eval()
+    batches = [network(chunk.to(device)) for chunk in torch.split(torch.from_numpy(crops), BATCH_SIZE)]
 
     def joined(name: str) -> Any:
         parts: list[Any] = [getattr(batch, name, None) for batch in batches]
-        return None if parts[0] is None else torch.cat(parts).float().numpy()
+        return None if parts[0] is None else torch.cat(parts).float().cpu().numpy()
 
     return Outputs(*map(joined, Outputs._fields))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
-from fevertools.errors import MissingExtraError
+from fevertools.train.figures import pyplot, save
 from fevertools.types import Float32
 
 COUNT, SEED = 2000, 2019
@@ -34,13 +34,7 @@ def draw(
     Returns:
         title -> what was drawn: (M, 2).
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("drawing needs matplotlib: pip install matplotlib") from error
+    plt = pyplot()
     rows = np.arange(0, len(label), max(1, -(-len(label) // COUNT)))
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.6), squeeze=False, layout="constrained")
     points = {title: project(embedding[rows]) for title, embedding in panels.items()}
@@ -52,7 +46,5 @@ def draw(
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(classes), markerscale=3
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
-    plt.close(figure)
+    save(figure, output)
     return points

@@ -70,6 +70,12 @@ def _ed2l(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "
     return DistillingAndDispelling(recipe, read_ferplus(root) if data is None else data)
 
 
+def _ed2l_paper(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.methods.ed2l_paper import make_patch_learning
+
+    return make_patch_learning(recipe, root, runs, data)
+
+
 def _emoxnet(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
     from fevertools.train.datasets.ferplus import read_ferplus
     from fevertools.train.methods.emoxnet import EnsembleLearning
@@ -93,6 +99,12 @@ def _omni(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "
     return OmniLearning(recipe, read_ferplus(root) if data is None else data, pool, runs)
 
 
+def _omni_paper(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":
+    from fevertools.train.methods.omni_paper import make_photo_learning
+
+    return make_photo_learning(recipe, root, runs, data)
+
+
 SYSTEMS: dict[str, Callable[["Recipe", Path, Path, "FerPlus | None"], "Method"]] = {
     "classifier": _classify,
     "deepfever-teacher": _classify,
@@ -101,8 +113,10 @@ SYSTEMS: dict[str, Callable[["Recipe", Path, Path, "FerPlus | None"], "Method"]]
     "deepfever-paper-student": _paper_student,
     "densenet-center": _discriminative,
     "ed2l": _ed2l,
+    "ed2l-paper": _ed2l_paper,
     "emoxnet": _emoxnet,
     "emoxnet-lite": _emoxnet_lite,
     "omni": _omni,
+    "omni-paper": _omni_paper,
 }
 """`Recipe.system` -> the function that makes its method."""

@@ -77,7 +77,7 @@ class Distill:
             others = endless(self.unlabeled, epoch * steps * count, steps * count, seed) + self.labelled
             order = np.concatenate([order, others.reshape(steps, count)], axis=1)
         sampler = Batches(order, epoch % self.recipe.distill.views, start)
-        return DataLoader(self.frames, batch_sampler=sampler, num_workers=workers, generator=torch.Generator())
+        return self.frames.loader(sampler, workers)
 
     def losses(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Losses:
         """Losses of one batch."""

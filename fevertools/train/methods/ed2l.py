@@ -11,7 +11,7 @@ from fevertools.train.losses.dispelling import dispelling_losses
 from fevertools.train.methods.fer2013 import OnFer2013
 from fevertools.train.models.ed2l import Ed2l, Output
 from fevertools.train.models.student import MEAN, STD
-from fevertools.train.recipe import Recipe
+from fevertools.train.recipe import Ed2lOptions, Recipe
 
 
 class DistillingAndDispelling(OnFer2013):
@@ -26,14 +26,24 @@ class DistillingAndDispelling(OnFer2013):
     def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
         """Losses of one batch."""
         crops, label = batch
-        options = self.recipe.ed2l
-        output: Output = network(crops)
-        distilling = self.network.classify(output.embedding, label)
-        if output.dispelled is None or self.network.dispeller is None:
-            return Losses(options.distilling * distilling, {"distilling": distilling})
-        sides = dispelling_losses(output.dispelled, label, self.network.dispeller)
-        total = options.distilling * distilling + options.dispelling * (sides.adversarial + sides.uniform)
-        return Losses(total, {"distilling": distilling, "adversarial": sides.adversarial, "uniform": sides.uniform})
+        return ed2l_losses(self.network, network(crops), label, self.recipe.ed2l)
+
+
+def ed2l_losses(network: Ed2l, output: Output, label: Tensor, options: Ed2lOptions) -> Losses:
+    """Eq. 6 for one batch.
+
+    Args:
+        network: whose classifiers are trained.
+        output: of the batch.
+        label: (N,) 0 to C - 1.
+        options: lambda_t and lambda_p.
+    """
+    distilling = network.classify(output.embedding, label)
+    if output.dispelled is None or network.dispeller is None:
+        return Losses(options.distilling * distilling, {"distilling": distilling})
+    sides = dispelling_losses(output.dispelled, label, network.dispeller)
+    total = options.distilling * distilling + options.dispelling * (sides.adversarial + sides.uniform)
+    return Losses(total, {"distilling": distilling, "adversarial": sides.adversarial, "uniform": sides.uniform})
 
 
 def make_ed2l(recipe: Recipe) -> Ed2l:

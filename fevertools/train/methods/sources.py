@@ -10,7 +10,8 @@ from fevertools.train.datasets.fec import read_fec
 from fevertools.train.datasets.ferplus import SIZE, FerPlus
 from fevertools.train.datasets.framing import served_geometry
 from fevertools.train.datasets.lfw import crop_lfw
-from fevertools.train.datasets.open_sources import GrayFaces, drawn_triplets, voted_faces
+from fevertools.train.datasets.open_sources import GrayFaces, drawn_triplets, fer2013_faces, voted_faces
+from fevertools.train.datasets.rafdb import read_rafdb
 from fevertools.train.datasets.sources import LabelledSource, Sources, TripletSource, UnlabeledSource
 from fevertools.train.evaluate.triplet import COUNT, SEED
 from fevertools.train.recipe import Recipe
@@ -50,6 +51,16 @@ def _ferplus(place: Place) -> tuple[LabelledSource, LabelledSource]:
     return voted_faces(data, protocol, "train"), voted_faces(data, protocol, "validation")
 
 
+def _fer2013(place: Place) -> tuple[LabelledSource, LabelledSource]:
+    return fer2013_faces(place.ferplus(), "train"), fer2013_faces(place.ferplus(), "validation")
+
+
+def _rafdb(place: Place) -> tuple[LabelledSource, LabelledSource]:
+    # RAF-DB has no validation split; the figure of its test split is logged, and no checkpoint is chosen by it.
+    folder = place.root / place.recipe.sources.labelled_folder
+    return read_rafdb(folder, "train"), read_rafdb(folder, "test")
+
+
 def _faces(place: Place) -> UnlabeledSource:
     return read_faces(place.root / place.recipe.sources.unlabeled_folder)
 
@@ -63,6 +74,8 @@ TRIPLETS: dict[str, Callable[[Place], tuple[TripletSource, TripletSource]]] = {"
 LABELLED: dict[str, Callable[[Place], tuple[LabelledSource, LabelledSource]]] = {
     "affectnet": _affectnet,
     "ferplus": _ferplus,
+    "fer2013": _fer2013,
+    "rafdb": _rafdb,
 }
 UNLABELED: dict[str, Callable[[Place], UnlabeledSource]] = {"faces": _faces, "lfw": _lfw}
 """Name in a recipe -> reader: for training and for validation, where it has both."""

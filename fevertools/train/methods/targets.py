@@ -3,15 +3,14 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import save_file
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from fevertools.errors import DataError
 from fevertools.train import checkpoint
@@ -36,7 +35,7 @@ def targets_path(recipe: Recipe, teacher: str, runs: Path) -> Path:
 
 
 @torch.no_grad()
-def teach(recipe: Recipe, teacher: str, images: Images, runs: Path) -> Path:
+def teach(recipe: Recipe, teacher: str, images: Images, runs: Path, device: str = "auto", workers: int = 1) -> Path:
     """Compute one teacher's outputs for every view of every face that the student will see.
 
     Args:
@@ -44,6 +43,8 @@ def teach(recipe: Recipe, teacher: str, images: Images, runs: Path) -> Path:
         teacher: name of the teacher's run.
         images: uint8 (N, 48, 48), see `taught_faces`.
         runs: folder of the runs.
+        device: accelerator for Lightning Fabric.
+        workers: processes that prepare batches.
 
     Returns:
         The safetensors file: "outputs" float16 (V, N, W). One that is there already is kept.
@@ -52,14 +53,15 @@ def teach(recipe: Recipe, teacher: str, images: Images, runs: Path) -> Path:
     if path.exists():
         return path
     answer, resolution = load_teacher(runs / teacher / "checkpoint.safetensors")
+    fabric = Fabric(accelerator=device, devices=1, precision=precision(recipe.optim))  # type: ignore[arg-type]
+    network = fabric.setup_module(answer)
     frames = Frames(images, resolution, recipe.augment, recipe.seed)
     order = np.arange(len(images))
     views = []
     for view in range(recipe.distill.views):
         keys = [[(view, int(i)) for i in order[first : first + 128]] for first in range(0, len(order), 128)]
-        loader = DataLoader(frames, batch_sampler=keys, num_workers=1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision(recipe.optim).startswith("bf16")):
-            views.append(torch.cat([answer(crops).half() for (crops,) in loader]))
+        loader = frames.loader(keys, workers)
+        views.append(torch.cat([network(fabric.to_device(crops)).half().cpu() for (crops,) in loader]))
         print(json.dumps({"teacher": teacher, "view": view + 1, "of": recipe.distill.views}), flush=True)
     partial = path.with_suffix(".partial")
     save_file({"outputs": torch.stack(views)}, partial, metadata={"fevertools": json.dumps(_made_with(recipe))})
@@ -67,8 +69,24 @@ def teach(recipe: Recipe, teacher: str, images: Images, runs: Path) -> Path:
     return path
 
 
-def load_teacher(path: Path) -> tuple[Callable[[Tensor], Tensor], int]:
-    """A teacher as a function of frames, and the resolution of those.
+class Teacher(nn.Module):
+    """A network as a function of frames alone: (N, S, S, 1) -> what is stored of it, (N, W)."""
+
+    def __init__(self, network: nn.Module, path: Path) -> None:
+        super().__init__()
+        self.network, self.path = network, path
+
+    def forward(self, crops: Tensor) -> Tensor:
+        output = self.network(crops)
+        if not isinstance(output, Output):
+            return output.logits  # type: ignore[no-any-return]
+        if output.fer2013 is None or output.triplet is None:
+            raise DataError(f"{self.path} is no teacher: it has no heads for FER-2013 and triplets")
+        return torch.cat([output.logits, output.fer2013, output.triplet], dim=1)
+
+
+def load_teacher(path: Path) -> tuple[Teacher, int]:
+    """A teacher, and the resolution of the frames it reads.
 
     Returns:
         frames (N, S, S, 1) -> (N, W), and S. W is 7 logits of an EmoXNet; of a DeepFEVER teacher, 8 logits, 7 logits
@@ -80,19 +98,11 @@ def load_teacher(path: Path) -> tuple[Callable[[Tensor], Tensor], int]:
     tensors, state = checkpoint.read(path)
     recipe = from_table(Recipe, state["recipe"], str(path))
     if recipe.system == "emoxnet":
-        ensemble = make_emoxnet(recipe)
-        checkpoint.load_weights(ensemble, tensors, "average.", path)
-        ensemble.eval()
-        return lambda crops: ensemble(crops).logits, recipe.model.resolution
-    student, _ = load_student(path)
-
-    def answer(crops: Tensor) -> Tensor:
-        output: Output = student(crops)
-        if output.fer2013 is None or output.triplet is None:
-            raise DataError(f"{path} is no teacher: it has no heads for FER-2013 and triplets")
-        return torch.cat([output.logits, output.fer2013, output.triplet], dim=1)
-
-    return answer, recipe.model.resolution
+        network: nn.Module = make_emoxnet(recipe)
+        checkpoint.load_weights(network, tensors, "average.", path)
+    else:
+        network, _ = load_student(path)
+    return Teacher(network, path).eval(), recipe.model.resolution
 
 
 def read_targets(recipe: Recipe, teacher: str, count: int, width: int, runs: Path) -> Tensor:

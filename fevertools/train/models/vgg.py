@@ -4,14 +4,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
-LAYERS: list[str | int] = [32, 48, "M", 96, 96, "M", 192, 192, 192, "M", 384, 384, 384]
-"""Output channels of the convolutions, and where maps are halved: half of VGG-13's width, four scales for 48 pixels."""
+LAYERS: list[str | int] = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512]
+"""Output channels of the convolutions, and where maps are halved: VGG-16 without its last scale, for 48 pixels."""
 
 
 class Vgg(nn.Module):
-    """Backbone: float (N, 1, H, W) -> pooled features (N, 384)."""
+    """Backbone: float (N, 1, H, W) -> pooled features (N, 512)."""
 
-    features = 384
+    features = 512
 
     def __init__(self) -> None:
         super().__init__()

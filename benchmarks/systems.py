@@ -1,0 +1,207 @@
+"""Tables of docs/systems.md: the open runs of four systems beside what their papers say.
+
+They are written from `results/system-*.json`, which `python -m fevertools.train evaluate` and `distil-dataset` write. A
+figure whose file is not there, or that its file does not hold, is a dash.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks._common import header
+
+DASH = "-"
+
+MEMBERS = {
+    "emoxnet-vgg16": ("VGG-16", 79.68, 77.38),
+    "emoxnet-densenet121": ("DenseNet-121", 82.32, 78.75),
+    "emoxnet-seresnet34": ("SE-ResNet-34", 80.31, 74.58),
+    "emoxnet-seresnext50": ("SE-ResNeXt-50", 82.77, 76.99),
+    "emoxnet": ("EmoXNet, the four together", 85.07, 86.25),
+    "emoxnet-lite": ("EmoXNetLite", 82.07, 81.78),
+}
+"""Results file -> title, and the paper's accuracy on FER+ and RAF-DB: tables 1 and 2, the last two by the abstract."""
+
+PAPER_F1 = {
+    "neutral": (87, 89),
+    "happiness": (93, 92),
+    "surprise": (88, 88),
+    "sadness": (68, 68),
+    "anger": (79, 79),
+    "disgust": (58, 67),
+    "fear": (60, 59),
+}
+"""Emotion -> F1 of EmoXNet and of EmoXNetLite on FER+, percent: table 3."""
+
+DENSENETS = {
+    "densenet-bc": ("DenseNet-BC", (69.5, 70.7), (69.8, 71.0)),
+    "densenet-bc-center": ("DenseNet-BC, center loss", (68.9, 70.7), (69.7, 70.9)),
+    "densenet-wide-bc": ("wide DenseNet-BC", (70.2, 71.5), (70.9, 71.9)),
+    "densenet-wide-bc-center": ("wide DenseNet-BC, center loss", (70.6, 72.2), (70.7, 72.2)),
+}
+"""Results file -> title, and the paper's PublicTest and PrivateTest, alone and five checkpoints together: table II."""
+
+OMNI = {
+    "plain": ("nothing", (85.15, 84.63), (71.79, 70.89), 60.82),
+    "vas": ("mined faces (VAS)", (85.84, 85.84), (72.08, 70.98), None),
+    "das": ("distilled images (DAS)", (86.55, 85.24), (73.27, 71.20), 63.34),
+}
+"""Part of the file names -> what is added, and the paper's figures: RAF-DB (table 1) and FER-2013 with itself as the
+anchor (table 2), each with VGG-Face and with ResNet-34; from RAF-DB to MMI (table 6)."""
+
+ED2L = {
+    "baseline": ("baseline, no dispelling branch", (94.50, 76.56, 87.17, 84.58)),
+    "full": ("ED2L", (97.86, 80.38, 88.67, 87.71)),
+}
+"""Part of the file names -> title, and the paper's accuracy, fine-tuned: CK+, MMI, BU-3DFE, Oulu-CASIA (tables 2-5)."""
+
+SEEDS = {"omni": (61, 62, 63), "ed2l": (41, 42, 43)}
+
+
+def read(results: Path, name: str) -> dict[str, Any]:
+    """`system-NAME.json`; nothing where it has not been made."""
+    path = results / f"system-{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def at(result: Any, *keys: str) -> float | None:
+    """The number behind some keys; None where one of them is not there."""
+    for key in keys:
+        if not isinstance(result, dict) or key not in result:
+            return None
+        result = result[key]
+    return float(result)
+
+
+def cell(*values: float | None, digits: int = 2) -> str:
+    """Numbers side by side; one dash where none is known."""
+    if all(value is None for value in values):
+        return DASH
+    return " / ".join(DASH if value is None else f"{value:.{digits}f}" for value in values)
+
+
+def over_seeds(values: Sequence[float | None], planned: int) -> str:
+    """Mean and standard deviation of what is known, and of how many where some of it is not."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return DASH
+    deviation = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
+    count = "" if len(known) == planned else f" ({len(known)} run{'s'[: len(known) > 1]})"
+    return f"{statistics.mean(known):.2f}{deviation}{count}"
+
+
+def emoxnet(results: Path) -> str:
+    """PrivateTest, seven emotions, of every member, the ensemble and its student, and how fast the student is."""
+    rows = header(
+        "network", "FER+ %", "10 views %", "mean F1 %", "mean F1, 10 views %", "paper, FER+ %", "paper, RAF-DB %"
+    )
+    for name, (title, ferplus, rafdb) in MEMBERS.items():
+        found = [at_ferplus7(read(results, f"{name}{ending}")) for ending in ("", "-tta")]
+        figures = [cell(at(f, "all", key)) for key in ("accuracy", "mean_f1") for f in found]
+        rows.append(f"| {title} | {' | '.join(figures)} | {ferplus:.2f} | {rafdb:.2f} |")
+    return "\n".join(rows) + emoxnet_speed(results)
+
+
+def at_ferplus7(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the protocol ferplus7 on PrivateTest."""
+    return dict(result.get("PrivateTest", {}).get("single", {}).get("ferplus7", {}))
+
+
+def emoxnet_speed(results: Path) -> str:
+    """What `benchmarks.emoxnet` measured, as a paragraph."""
+    path = results / "speed-emoxnet.json"
+    if not path.is_file():
+        return "\n\nSpeed: not measured yet."
+    speed = json.loads(path.read_text(encoding="utf-8"))
+    each = speed["images_per_second"]
+    return (
+        f"\n\nEmoXNetLite is {speed['ratio']['onnx']:.0f} times as fast as EmoXNet in ONNX Runtime "
+        f"({each['EmoXNetLite, ONNX']:.0f} and {each['EmoXNet, ONNX']:.1f} faces/s) and "
+        f"{speed['ratio']['torch']:.0f} times in PyTorch ({each['EmoXNetLite, torch']:.0f} and "
+        f"{each['EmoXNet, torch']:.1f} faces/s): {speed['machine']['processor']}, {speed['threads']} threads, batches "
+        f"of {speed['batch']}, medians of {speed['rounds']} runs in turn."
+    )
+
+
+def emoxnet_f1(results: Path) -> str:
+    """F1 of every emotion on PrivateTest, one view."""
+    rows = header("emotion", "EmoXNet %", "paper %", "EmoXNetLite %", "paper %")
+    ours = [at_ferplus7(read(results, name)) for name in ("emoxnet", "emoxnet-lite")]
+    for emotion, paper in PAPER_F1.items():
+        pairs = [f"{cell(at(f, 'f1', emotion), digits=0)} | {p}" for f, p in zip(ours, paper, strict=True)]
+        rows.append(f"| {emotion} | {' | '.join(pairs)} |")
+    return "\n".join(rows)
+
+
+def densenet(results: Path) -> str:
+    """FER-2013's labels on PublicTest and PrivateTest, alone and as an ensemble, and how compact the classes are."""
+    rows = header(
+        "network", "Public / PrivateTest %", "five checkpoints %", "variance inside of classes : between", "paper %",
+        "paper, five checkpoints %",
+    )  # fmt: skip
+    for name, (title, *paper) in DENSENETS.items():
+        alone, together = read(results, name), read(results, f"{name}-ensemble")
+        ours = [
+            cell(*(at(f, split, "single", "fer2013", "all", "accuracy") for split in ("PublicTest", "PrivateTest")))
+            for f in (alone, together)
+        ]
+        theirs = [cell(*pair, digits=1) for pair in paper]
+        rows.append(f"| {title} | {' | '.join([*ours, cell(at(alone, 'spread', 'ratio')), *theirs])} |")
+    return "\n".join(rows)
+
+
+def omni(results: Path) -> str:
+    """FER+ on PrivateTest and five emotions on people of LFW that no learner saw; what distilled images teach alone."""
+    rows = header(
+        "added to FER+", "FER+ %", "LFW, mean recall %", "LFW %", "paper, RAF-DB %", "paper, FER-2013 %",
+        "paper, RAF-DB to MMI %",
+    )  # fmt: skip
+    paths = (
+        ("PrivateTest", "single", "ferplus8", "all", "accuracy"),
+        ("cross", "restricted", "mean_recall"),
+        ("cross", "restricted", "accuracy"),
+    )
+    for name, (title, rafdb, fer2013, mmi) in OMNI.items():
+        runs = [read(results, f"omni-{name}-{seed}") for seed in SEEDS["omni"]]
+        ours = [over_seeds([at(run, *path) for run in runs], len(runs)) for path in paths]
+        rows.append(f"| {title} | {' | '.join(ours)} | {cell(*rafdb)} | {cell(*fer2013)} | {cell(mmi)} |")
+    return "\n".join(rows) + omni_distilled(results)
+
+
+def omni_distilled(results: Path) -> str:
+    """What networks learn from the distilled images alone, as a paragraph."""
+    found = read(results, "omni-distilled")
+    if not found:
+        return "\n\nWhat fresh networks learn from the distilled images alone has not been measured yet."
+    accuracy = found["accuracy"]
+    return (
+        f"\n\n{len(accuracy)} fresh networks, each taught by the {found['images']} distilled images alone, are right "
+        f"about {over_seeds(accuracy, len(accuracy))}% of {found['split']}; always naming the most frequent emotion is "
+        f"right about {found['chance']:.2f}%."
+    )
+
+
+def ed2l(results: Path) -> str:
+    """FER-2013's labels on PrivateTest, and what linear probes read out of both features."""
+    rows = header(
+        "network", "FER-2013 %", "expression from the distilled / dispelled feature %",
+        "identity from the distilled / dispelled feature %", "paper: CK+ / MMI / BU-3DFE / Oulu-CASIA %",
+    )  # fmt: skip
+    chance = None
+    for name, (title, paper) in ED2L.items():
+        runs = [read(results, f"ed2l-{name}-{seed}") for seed in SEEDS["ed2l"]]
+        chance = next((c for run in runs if (c := at(run, "disentangle", "distilled", "identity", "chance"))), chance)
+
+        def mean(*keys: str, runs: list[dict[str, Any]] = runs) -> str:
+            return over_seeds([at(run, *keys) for run in runs], len(runs))
+
+        probes = [
+            " / ".join(mean("disentangle", feature, *keys) for feature in ("distilled", "dispelled"))
+            for keys in (("expression",), ("identity", "accuracy"))
+        ]
+        accuracy = mean("PrivateTest", "single", "fer2013", "all", "accuracy")
+        rows.append(f"| {title} | {accuracy} | {' | '.join(probes)} | {cell(*paper)} |")
+    note = "" if chance is None else f"\n\nAlways naming the most frequent person is right about {chance:.2f}%."
+    return "\n".join(rows) + note
