@@ -57,7 +57,7 @@ class Encoder:
         if entry.input is None:
             raise ManifestError(f"weights.{entry.name} is a {entry.kind}; an encoder is needed")
         self.entry = entry
-        self.batch_size = whole(batch_size, "batch_size")
+        self.batch_size: int = whole(batch_size, "batch_size")
         self._input = entry.input
         self._session: Any = make_session(files["onnx"], device=device, threads=threads, providers=providers)
         self._check_graph()

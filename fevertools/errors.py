@@ -21,6 +21,10 @@ class ImageTooLargeError(ImageError):
     """The image has more pixels than the limit allows (protection from decompression bombs)."""
 
 
+class VideoError(ImageError):
+    """A video cannot be opened, has no frames or is damaged; or another cannot be written."""
+
+
 class DegenerateFaceError(FevertoolsError, ValueError):
     """Five landmarks that lie on one point, so that no similarity transform fits them."""
 

@@ -11,7 +11,7 @@
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +25,18 @@ from fevertools.tables import identity
 from fevertools.types import Color, Float32
 
 try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.linear_model import LogisticRegression, SGDClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.utils.validation import check_is_fitted, validate_data
-except ModuleNotFoundError as error:
-    raise MissingExtraError('fevertools.sklearn needs scikit-learn: pip install "fevertools[sklearn]"') from error
+except ModuleNotFoundError as _error:
+    raise MissingExtraError('fevertools.sklearn needs scikit-learn: pip install "fevertools[sklearn]"') from _error
+
+if TYPE_CHECKING:
+    from fevertools._estimators import BaseEstimator, ClassifierMixin, TransformerMixin
+else:
+    from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 
 Missing: TypeAlias = Literal["nan", "drop", "raise"]
 Calibration: TypeAlias = Literal["sigmoid", "isotonic"]
@@ -41,7 +45,7 @@ MISSING: Final = ("nan", "drop", "raise")
 CALIBRATIONS: Final = ("sigmoid", "isotonic")
 
 
-class ExpressionEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ExpressionEmbedder(TransformerMixin, BaseEstimator):
     """Images to the expression embedding of their largest face.
 
     It learns nothing, so that `fit` only checks its parameters, and pickling or cloning it keeps no network.
@@ -84,7 +88,7 @@ class ExpressionEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         choice(self.missing, "missing", MISSING)
         with self._analyzer() as analyzer:
-            self.n_features_out_ = analyzer.entry.dimension
+            self.n_features_out_: int = analyzer.entry.dimension
         return self
 
     def transform(self, X: Sequence[ImageInput]) -> Float32:
@@ -148,7 +152,7 @@ class ExpressionEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LinearProbe(ClassifierMixin, BaseEstimator):
     """Logistic regression on frozen embeddings: what DeepFEVER (section III-B) judges embeddings by.
 
     Args:
@@ -194,10 +198,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model = make_pipeline(self._scaler(), regression)
         if self.calibration is not None:
             model = CalibratedClassifierCV(model, method=self.calibration, cv=5)
-        self.model_ = model.fit(features, label)
-        self.classes_ = self.model_.classes_
+        self.model_: Any = model.fit(features, label)
+        self.classes_: npt.NDArray[Any] = self.model_.classes_
         fitted = [self.model_] if self.calibration is None else [c.estimator for c in model.calibrated_classifiers_]
-        self.n_iter_ = max(int(pipeline[-1].n_iter_.max()) for pipeline in fitted)
+        self.n_iter_: int = max(int(pipeline[-1].n_iter_.max()) for pipeline in fitted)
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
@@ -223,7 +227,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise OptionError("the first partial_fit must name all classes that will come: classes=[...]")
         features, label = validate_data(self, X, y, dtype=np.float64, reset=first)
         if first:
-            self.stream_ = (self._scaler(), SGDClassifier(loss="log_loss", alpha=1 / (self.C * 100), random_state=0))
+            self.stream_: tuple[Any, Any] = (
+                self._scaler(),
+                SGDClassifier(loss="log_loss", alpha=1 / (self.C * 100), random_state=0),
+            )
         scaler, regression = self.stream_
         scaler.partial_fit(features)
         known = None if classes is None else np.unique(np.asarray(classes))

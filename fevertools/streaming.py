@@ -61,11 +61,12 @@ class Progress:
     Args:
         total: number of images, or None.
         shown: False for no line at all.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int | None, *, shown: bool) -> None:
+    def __init__(self, total: int | None, *, shown: bool, unit: str = "images") -> None:
         self._stream = sys.stderr if shown and sys.stderr is not None and sys.stderr.isatty() else None
-        self._total = total
+        self._total, self._unit = total, unit
         self._count = 0
         self._started = self._written = time.monotonic()
 
@@ -81,9 +82,9 @@ class Progress:
         """The text after `elapsed` seconds, such as `  128/1000 images  32.0/s  27 s left`."""
         rate = self._count / max(elapsed, 1e-9)
         if self._total is None:
-            return f"{self._count:5d} images  {rate:.1f}/s"
+            return f"{self._count:5d} {self._unit}  {rate:.1f}/s"
         left = f"  {(self._total - self._count) / rate:.0f} s left" if 0 < self._count < self._total else ""
-        return f"{self._count:5d}/{self._total} images  {rate:.1f}/s{left}"
+        return f"{self._count:5d}/{self._total} {self._unit}  {rate:.1f}/s{left}"
 
     def _write(self, now: float) -> None:
         if self._stream is not None:

@@ -14,13 +14,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fevertools"
 LEVELS = (
     {"errors", "labels"},
     {"types", "options", "_onnx"},
-    {"image", "align", "preprocess", "session", "similarity", "streaming", "manifest", "_mtcnn"},
-    {"hub", "tables"},
+    {"image", "align", "preprocess", "session", "similarity", "streaming", "manifest", "_mtcnn", "_canvas"},
+    {"hub", "tables", "drawing", "_report"},
     {"weights"},
     {"detector", "encoder"},
     {"pipeline"},
     {"__init__"},
-    {"cli", "sklearn", "video", "report", "ray"},
+    {"cli", "sklearn", "video", "report", "ray", "serve"},
     {"__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

@@ -18,8 +18,12 @@ _MODULES: Final = {
     "embed": "_commands",
     "classify": "_commands",
     "similarity": "_commands",
+    "video": "_video",
     "probe": "_probe",
+    "report": "_report",
     "weights": "_weights",
+    "serve": "_serve",
+    "completion": "_completion",
     "doctor": "_doctor",
 }
 """Command -> the module of this package that holds a function of the same name."""

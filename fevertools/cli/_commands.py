@@ -1,28 +1,30 @@
 """detect, embed, classify and similarity."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from fevertools import __version__
+from fevertools.cli._draw import Gallery
 from fevertools.cli._inputs import Input, expand
 from fevertools.cli._output import FAILED_IMAGE, Sink, open_sink
 from fevertools.cli._parser import FAILED, FINE, UNUSABLE
 from fevertools.cli._rows import Record, columns, printable
 from fevertools.cli._writers import Metadata
+from fevertools.drawing import draw_expressions, draw_faces, draw_maps
 from fevertools.errors import FevertoolsError, ImageError, UnreadableImageError
 from fevertools.image import load
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import ROLES, WeightsEntry, load_manifest
 from fevertools.pipeline import Analyzer, fills_window
 from fevertools.streaming import Progress, read_ahead
-from fevertools.types import Face, FaceResult, UInt8Image
+from fevertools.types import Expression, Face, FaceResult, ImageResult, UInt8Image
 
 Records: TypeAlias = Generator[Record, None, None]
 
@@ -34,47 +36,21 @@ _ANALYZER_OPTIONS: Final = (
 
 def detect(options: argparse.Namespace) -> int:
     """`fevertools detect`."""
-    album = None
-    if options.draw is not None:
-        # Only --draw needs OpenCV's drawing.
-        from fevertools.cli._draw import Album
-
-        single = len(options.inputs) == 1 and os.path.isfile(options.inputs[0])
-        album = Album(options.draw, single=single, replace=options.overwrite or options.resume)
+    gallery = Gallery(options)
     entry = load_manifest().entry(None, "detector")
     metadata = metadata_of("detect", entry, options, "min_face_size", "max_faces", "largest")
     with analyzer_of(options) as analyzer, open_sink(options, columns("detect"), metadata) as sink:
-        # Numbered as the inputs come, done or not, so that a resumed run finds the same names.
-        places: dict[str, Any] = {}
-
-        def place(image: Input) -> None:
-            if album is not None:
-                places[image.path] = album.place(image.name)
-
-        def draw(image: Input, picture: UInt8Image, faces: list[Face]) -> None:
-            if album is not None:
-                album.add(places.pop(image.path), image.path, picture, faces)
-
-        return run(options, sink, lambda images: _detections(options, analyzer, images, draw), place)
+        return run(options, sink, lambda images: _detections(options, analyzer, images, gallery), gallery.enlist)
 
 
 def embed(options: argparse.Namespace) -> int:
     """`fevertools embed`."""
-    return _analyze(options, lambda face: {"embedding": floats(face.embedding)})
+    return _analyze(options, lambda face: {"embedding": floats(face.embedding)}, Gallery(options))
 
 
 def classify(options: argparse.Namespace) -> int:
     """`fevertools classify`."""
-
-    def extra(face: FaceResult) -> dict[str, Any]:
-        expression = face.expression
-        return {
-            "label": expression.label,
-            "probabilities": floats([expression.probabilities[label] for label in EMOTIONS]),
-            "entropy": floats([expression.entropy])[0],
-        }
-
-    return _analyze(options, extra)
+    return _analyze(options, lambda face: expression_cells(face.expression), Gallery(options))
 
 
 def similarity(options: argparse.Namespace) -> int:
@@ -100,7 +76,7 @@ def floats(values: Any) -> list[float]:
     return [float(text) for text in np.asarray(values, np.float32).ravel().astype(np.str_).tolist()]
 
 
-def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str, Any]]) -> int:
+def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str, Any]], gallery: Gallery) -> int:
     with analyzer_of(options) as analyzer:
         names = ["flip", "cropped", *(() if options.cropped else ("min_face_size", "max_faces", "largest"))]
         metadata = metadata_of(options.command, analyzer.entry, options, *names)
@@ -110,8 +86,16 @@ def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str
         def is_group(images: int, faces: int) -> bool:
             return fills_window(images, faces, options.batch_size)
 
+        def draw(result: ImageResult) -> None:
+            if gallery and result.error is None:
+                source = str(result.source)
+                picture = load(source)  # once more, for `stream` keeps no pixels
+                explain = partial(analyzer.explain, picture, cropped=options.cropped)
+                gallery.add("explain", source, lambda: draw_maps(picture, explain()))
+                gallery.add("draw", source, partial(draw_expressions, picture, result.faces))
+
         with open_sink(options, columns(options.command, analyzer.entry.dimension), metadata, is_group) as sink:
-            return run(options, sink, lambda images: analyses(options, analyzer, images, extra))
+            return run(options, sink, lambda images: analyses(options, analyzer, images, extra, draw), gallery.enlist)
 
 
 def analyzer_of(options: argparse.Namespace, **changes: Any) -> Analyzer:
@@ -148,16 +132,18 @@ def analyses(
     analyzer: Analyzer,
     images: Iterator[Input],
     extra: Callable[[FaceResult], dict[str, Any]],
+    draw: Callable[[ImageResult], None] = lambda result: None,
 ) -> Records:
     stream = analyzer.stream(
         (image.path for image in images),
         cropped=options.cropped,
-        progress=_shows_progress(options),
+        progress=shows_progress(options),
         on_error=options.on_error,
     )
     with closing(stream) as results:
         for result in results:
-            faces = [{**_face(found.face), **extra(found)} for found in result.faces]
+            draw(result)
+            faces = [{**face_cells(found.face), **extra(found)} for found in result.faces]
             yield _record(str(result.source), faces, result.error)
 
 
@@ -165,11 +151,11 @@ def _detections(
     options: argparse.Namespace,
     analyzer: Analyzer,
     images: Iterator[Input],
-    draw: Callable[[Input, UInt8Image, list[Face]], None],
+    gallery: Gallery,
 ) -> Records:
     """As `Analyzer.stream`, without an encoder."""
     with (
-        Progress(None, shown=_shows_progress(options)) as line,
+        Progress(None, shown=shows_progress(options)) as line,
         closing(read_ahead(images, _try_load)) as pictures,
     ):
         for image, picture in pictures:
@@ -179,8 +165,8 @@ def _detections(
                 record = _record(image.path, [], picture)
             else:
                 faces = analyzer.detect(picture)
-                draw(image, picture, faces)
-                record = _record(image.path, [_face(face) for face in faces], None)
+                gallery.add("draw", image.path, partial(draw_faces, picture, faces))
+                record = _record(image.path, [face_cells(face) for face in faces], None)
             line.advance()
             yield record
 
@@ -192,7 +178,8 @@ def _try_load(image: Input) -> UInt8Image | ImageError:
         return error
 
 
-def _shows_progress(options: argparse.Namespace) -> bool:
+def shows_progress(options: argparse.Namespace) -> bool:
+    """Whether a progress line is wanted."""
     return not (options.no_progress or options.quiet)
 
 
@@ -200,7 +187,17 @@ def _record(source: str, faces: list[dict[str, Any]], error: FevertoolsError | N
     return {"source": source, "faces": faces, "error": None if error is None else str(error)}
 
 
-def _face(face: Face) -> dict[str, Any]:
+def expression_cells(expression: Expression) -> dict[str, Any]:
+    """Columns of a row, by name."""
+    return {
+        "label": expression.label,
+        "probabilities": floats([expression.probabilities[label] for label in EMOTIONS]),
+        "entropy": floats([expression.entropy])[0],
+    }
+
+
+def face_cells(face: Face) -> dict[str, Any]:
+    """Columns of a row, by name."""
     landmarks = floats(face.landmarks)
     return {
         "box": floats(face.box),
@@ -246,14 +243,14 @@ def run(
         if options.on_error == "raise":
             raise UnreadableImageError(text)
         counts.empty += 1
-        _tell(options, text)
+        tell(options, text)
 
     with closing(analyze(_fresh(options.inputs, sink, counts, problem, enlist))) as records:
         for record in records:
             sink.write(record)
             counts.add(FAILED_IMAGE if record["error"] is not None else len(record["faces"]))
             if record["error"] is not None:
-                _tell(options, f"{printable(record['source'])}: {record['error']}")
+                tell(options, f"{printable(record['source'])}: {record['error']}")
     if counts.images == 0:
         print("fevertools: error: no image found; name files, folders, patterns or - (stdin)", file=sys.stderr)
         return UNUSABLE
@@ -280,7 +277,8 @@ def _fresh(
             yield image
 
 
-def _tell(options: argparse.Namespace, text: str) -> None:
+def tell(options: argparse.Namespace, text: str) -> None:
+    """One line on stderr."""
     # Where a progress line is shown, it is written over.
-    over = _shows_progress(options) and sys.stderr.isatty()
+    over = shows_progress(options) and sys.stderr.isatty()
     print(f"\rfevertools: {text:<48}" if over else f"fevertools: {text}", file=sys.stderr)

@@ -34,11 +34,17 @@ class Sink(Protocol):
     def met(self, source: str) -> None:
         """This image of `done` is among the inputs."""
 
+    def kept(self) -> Iterator[Record]:
+        """The records of the images of `done`, in their order. To be read before the first is written."""
+
     def write(self, record: Record) -> None:
         """Keep the record of one more image."""
 
     def commit(self) -> None:
         """No more records will come."""
+
+    def stop(self) -> None:
+        """The run ends early: whatever there is so far is to be whole."""
 
     def __enter__(self) -> Self: ...
 
@@ -52,8 +58,12 @@ def open_sink(
     columns: Sequence[Column],
     metadata: Metadata,
     is_group: IsGroup = lambda images, faces: True,
+    *,
+    stoppable: bool = False,
 ) -> Sink:
     """The sink that the options ask for. Images are in groups where they depend on each other.
+
+    A run that is `stoppable` may call `stop`, so that --resume finds a file and the journal that goes on from it.
 
     Raises:
         OptionError: the format is unknown or cannot go to stdout, stdout is closed, the file exists, or the journal is
@@ -65,7 +75,8 @@ def open_sink(
     if form == "parquet":
         import_parquet()
     if not to_stdout:
-        return JournalSink(Path(options.output), form, columns, metadata, options.resume, options.overwrite, is_group)
+        given = options.resume, options.overwrite
+        return JournalSink(Path(options.output), form, columns, metadata, *given, is_group, stoppable)
     if sys.stdout is None:
         raise OptionError("stdout is closed; name a file with -o")
     if form not in TEXTS:
@@ -95,6 +106,9 @@ class StdoutSink:
     def met(self, source: str) -> None:
         """Never called: `done` is empty."""
 
+    def kept(self) -> Iterator[Record]:
+        return iter(())
+
     def write(self, record: Record) -> None:
         sys.stdout.write(self._header)
         # Not in __init__: what ends before its first image prints nothing.
@@ -104,6 +118,9 @@ class StdoutSink:
 
     def commit(self) -> None:
         """Everything is out already."""
+
+    def stop(self) -> None:
+        """As `commit`."""
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +141,7 @@ class JournalSink:
         metadata: how the rows are made; a journal is gone on with only if its own is the same.
         resume: go on with a journal that is there.
         overwrite: replace a file, or a journal, that is there.
-        is_group: see `open_sink`.
+        is_group, stoppable: see `open_sink`.
 
     Raises:
         OptionError: a file or journal is in the way, the journal was made in another way, or another run writes it.
@@ -139,11 +156,13 @@ class JournalSink:
         resume: bool,
         overwrite: bool,
         is_group: IsGroup,
+        stoppable: bool = False,
     ) -> None:
         self._path, self._form, self._columns, self._metadata = path, form, columns, metadata
         self._journal = path.with_name(f"{path.name}.partial")
         self._stream: IO[str] | None = None
-        self._check_way(resume, overwrite)
+        stopped = stoppable and resume and self._journal.exists()
+        self._check_way(resume, overwrite or stopped)
         self._may_go_on = resume or overwrite
         self.done: Mapping[str, int] = {}
         self._end = 0  # bytes of the journal that are whole
@@ -188,6 +207,16 @@ class JournalSink:
 
     def commit(self) -> None:
         """Write FILE as a whole, then drop the journal. Rows of images that the inputs no longer name are left out."""
+        stream = self._publish()
+        stream.close()  # and with it the lock
+        self._journal.unlink()
+
+    def stop(self) -> None:
+        """Write FILE of what is in the journal, and leave the journal to --resume."""
+        if self._stream is not None or self._end:
+            self._publish()
+
+    def _publish(self) -> IO[str]:
         if self._stream is None:
             self._stream = self._open()
         self._stream.flush()
@@ -198,8 +227,14 @@ class JournalSink:
             os.replace(temporary, self._path)
         finally:
             temporary.unlink(missing_ok=True)
-        self._stream.close()  # and with it the lock
-        self._journal.unlink()
+        return self._stream
+
+    def kept(self) -> Iterator[Record]:
+        if self._end:
+            with self._journal.open("rb") as stream:
+                next(stream)  # the header
+                while stream.tell() < self._end:
+                    yield json.loads(stream.readline())
 
     def _rows(self) -> Iterator[Row]:
         with self._journal.open(encoding="ascii") as stream:
@@ -219,7 +254,7 @@ class JournalSink:
             with suppress(OSError):  # a full disk, which the error on its way says already
                 self._stream.close()
         if kind is not None and self._journal.exists():
-            print(f"fevertools: finished images are in {self._journal}; --resume goes on from there", file=sys.stderr)
+            print(f"fevertools: what is finished is in {self._journal}; --resume goes on from there", file=sys.stderr)
 
 
 def _lock(stream: IO[str], journal: Path) -> None:

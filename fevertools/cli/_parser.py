@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from fevertools.cli import _serve_options, _video_options
+
 FINE: Final = 0
 FAILED: Final = 1
 UNUSABLE: Final = 2
@@ -42,6 +44,8 @@ FORMATS: Final = tuple(dict.fromkeys(SUFFIXES.values()))
 METRICS: Final = ("triplet", "cosine")
 """Those of `similarity.METRICS`, which are not imported for the sake of NumPy."""
 
+SHELLS: Final = ("bash", "zsh", "fish")
+
 _INPUTS: Final = """\
 inputs:
   Files, folders (searched recursively for images, in sorted order, hidden files left out), patterns (quoted ones
@@ -63,6 +67,17 @@ _WHAT: Final[Mapping[str, str]] = MappingProxyType(
     {"names": _WEIGHTS, "source": "the path of a manifest (.json), or ORGANISATION/NAME@REVISION of a repository"}
 )
 
+_DRAWINGS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "detect": {"--draw": "annotated pictures"},
+        "classify": {
+            "--draw": "pictures with label and probabilities of each face",
+            "--explain": "pictures with the class activation map of each face's label, if the weights have maps",
+        },
+    }
+)
+"""Command -> option -> the pictures that it writes."""
+
 _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "detect": """\
@@ -81,8 +96,10 @@ examples:
 examples:
   fevertools classify photo.jpg
   fevertools classify photos/ --largest -o expressions.csv
+  fevertools classify photo.jpg --draw annotated.png --explain looked.png
   fevertools classify crops/ --cropped --format jsonl | jq .label
 """,
+        "video": _video_options.EXAMPLES,
         "similarity": """\
 examples:
   fevertools similarity smile.jpg frown.jpg
@@ -95,6 +112,12 @@ examples:
   fevertools probe fit labels.csv -o smiles.skops        # columns path and label
   fevertools probe predict smiles.skops photos/ -o out.csv
 """,
+        "report": """\
+examples:
+  fevertools report photos/ -o report.html
+  fevertools report crops/ --cropped --limit 500 -o report.html
+  fevertools report faces.parquet -o report.html         # of Analyzer.to_frame, tables.write_parquet
+""",
         "weights": """\
 examples:
   fevertools weights list
@@ -102,6 +125,13 @@ examples:
   fevertools weights path mtcnn
   fevertools weights list ORGANISATION/NAME
   fevertools weights pull ORGANISATION/NAME@COMMIT:ENTRY
+""",
+        "serve": _serve_options.EXAMPLES,
+        "completion": """\
+examples:
+  fevertools completion bash > ~/.local/share/bash-completion/completions/fevertools
+  fevertools completion zsh > ~/.zfunc/_fevertools       # a folder of $fpath
+  fevertools completion fish > ~/.config/fish/completions/fevertools.fish
 """,
         "doctor": """\
 examples:
@@ -128,9 +158,18 @@ def make_parser() -> argparse.ArgumentParser:
         ("classify", "label, probabilities of eight emotions and entropy of each face"),
     ):
         _add_table(_add(commands, name, text, _INPUTS, _OUTPUTS), name)
+    _add_video(_add(commands, "video", "follow the faces of a video: how each looks over time", _video_options.NOTES))
     _add_similarity(_add(commands, "similarity", "how alike the expressions of two pictures look, -1 to 1"))
     _add_probe(_add(commands, "probe", "fit a classifier of your own to labelled faces, and use it"))
+    _add_report(_add(commands, "report", "one HTML page about the faces of many images, to look at offline", _INPUTS))
     _add_weights(_add(commands, "weights", "list, verify, fetch or find model weights"))
+    serve = _add(commands, "serve", "answer over HTTP, on this machine")
+    serve.add_argument("--weights", metavar="NAME", help=f"encoder weights: {_WEIGHTS}")
+    _serve_options.add_options(serve)
+    _add_offline(serve)
+    _add_cache_dir(serve)
+    completion = _add(commands, "completion", "print a script with which a shell completes commands and options")
+    completion.add_argument("shell", choices=SHELLS, help="needs the extra `completion`")
     doctor = _add(commands, "doctor", "check the installation: versions, devices, weights, a self-test")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -176,14 +215,16 @@ def _count(text: str) -> int:
 
 def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, pattern, or - for a list on stdin")
-    if name == "detect":
+    for option, what in _DRAWINGS.get(name, {}).items():
         parser.add_argument(
-            "--draw",
-            metavar="OUT",
-            help="write annotated pictures: to a file for one input file, else to files in a folder",
+            option, metavar="OUT", help=f"write {what}: to a file for one input file, else to files in a folder"
         )
     _add_output(parser)
     _add_network(parser, encoder=name != "detect")
+    _add_face_choice(parser)
+
+
+def _add_face_choice(parser: argparse.ArgumentParser) -> None:
     faces = parser.add_mutually_exclusive_group()
     faces.add_argument("--max-faces", type=_count, metavar="N", help="only the N largest faces of an image")
     faces.add_argument("--largest", action="store_true", help="only the largest face of an image")
@@ -226,6 +267,13 @@ def _add_cache_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", metavar="DIR", help="cache of the Hugging Face Hub (default: the Hub's own)")
 
 
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    _video_options.add_options(parser)
+    _add_output(parser)
+    _add_network(parser, encoder=True)
+    _add_face_choice(parser)
+
+
 def _add_similarity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a picture; its largest face is taken")
     parser.add_argument("b", metavar="B", help="another")
@@ -254,6 +302,26 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
     predict = actions.add_parser("predict", help="one row a face", description="Label and probabilities of each face.")
     predict.add_argument("probe", metavar="PROBE", help="what `probe fit` wrote")
     _add_table(predict, "probe")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="file, folder, pattern, or - for a list on stdin; or Parquet tables of faces with label and embedding",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the page, usually ending in .html")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing page")
+    parser.add_argument("--title", default="Facial expressions", help="heading of the page")
+    parser.add_argument(
+        "--limit", type=_count, default=2000, metavar="N", help="most faces on the page, to 5000 (default: 2000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the map, and of the draw beyond --limit")
+    parser.add_argument("--no-progress", action="store_true", help="no progress line (there is none off a terminal)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary, only errors")
+    _add_network(parser, encoder=True)
+    _add_face_choice(parser)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

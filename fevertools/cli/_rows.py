@@ -19,7 +19,7 @@ class Column:
     """One column of the output."""
 
     name: str
-    dtype: str  # "str", "int32" or "float32"
+    dtype: str  # "str", "int32", "float32" or "float64"
     shape: tuple[int, ...] = ()  # of one value
     flat: tuple[str, ...] = ()  # its names in CSV, where an array takes several columns
     keys: tuple[str, ...] = ()  # its keys in JSON, where it is an object
@@ -39,7 +39,7 @@ _FACE: Final = (
 )
 
 _OF_THE_IMAGE: Final = ("source", "face")
-_TYPES: Final[Mapping[str, type]] = MappingProxyType({"str": str, "int32": int, "float32": float})
+_TYPES: Final[Mapping[str, type]] = MappingProxyType({"str": str, "int32": int, "float32": float, "float64": float})
 
 _EXPRESSION: Final = (
     Column("label", "str"),

@@ -20,7 +20,7 @@ _CHUNK: Final = 4096
 
 
 def weights_text(metadata: Metadata) -> str:
-    """The weights in one cell, such as `ferplus-mobilenet@1 sha256:0123...`."""
+    """The weights in one cell, such as `deepfever-s@1 sha256:0123...`."""
     return "{name}@{version} sha256:{sha256}".format(**metadata["weights"])
 
 
@@ -118,7 +118,7 @@ def _write_npz(path: Path, rows: Iterable[Row], columns: Sequence[Column], metad
 def _write_parquet(path: Path, rows: Iterable[Row], columns: Sequence[Column], metadata: Metadata) -> None:
     """Arrays are fixed-size lists, flattened in C order; `metadata` is JSON under the key `fevertools`."""
     pyarrow, parquet = import_parquet()
-    kinds = {"str": pyarrow.string(), "int32": pyarrow.int32(), "float32": pyarrow.float32()}
+    kinds = {"str": pyarrow.string()} | {name: getattr(pyarrow, name)() for name in ("int32", "float32", "float64")}
 
     def kind(column: Column) -> Any:
         return pyarrow.list_(kinds[column.dtype], _size(column)) if column.shape else kinds[column.dtype]

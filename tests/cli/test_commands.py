@@ -12,13 +12,11 @@ from PIL import Image
 
 from fevertools import errors
 from fevertools.cli import EXIT_CODES, _doctor, _parser, main
-from fevertools.cli._draw import WRITABLE, annotate
 from fevertools.cli._writers import TEXTS, WRITERS
 from fevertools.similarity import METRICS
-from fevertools.types import Face
 from tests.cli.conftest import ROOT, json_rows, process, save_crop, start
 
-COMMANDS = ("detect", "embed", "classify", "similarity", "probe", "weights", "doctor")
+COMMANDS = ("detect", "embed", "classify", "video", "report", "similarity", "probe", "serve", "weights", "doctor")
 
 
 # -------------------------------------------------------------------------------------------------------- the parser
@@ -173,35 +171,6 @@ def test_draw_refuses_what_it_cannot_write(astronaut, tmp_path, monkeypatch, cap
     assert main(["detect", str(astronaut), "--draw", draw]) == 2
     assert word in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("height", "width"), [(300, 300), (3000, 4000)])
-def test_lines_grow_with_the_picture(height, width):
-    box = np.array([0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height], np.float32)
-    landmarks = np.full((5, 2), (0.5 * width, 0.5 * height), np.float32)
-    picture = np.zeros((height, width, 3), np.uint8)
-    drawn = annotate(picture, [Face(box, 0.987, landmarks)])
-    assert not picture.any()
-    # Across the right edge, half-way down: as many pixels as the line is wide.
-    stroke = (drawn[height // 2, round(0.7 * width) :].max(1) > 0).sum()
-    assert stroke == pytest.approx(max(width, height) / 300, abs=2)
-    digits = drawn[: round(0.25 * height), : width // 2].max(2).any(1).sum()
-    assert digits >= max(9, max(width, height) / 50)
-
-
-def test_small_faces_in_a_crowd_do_not_hide_each_other():
-    picture = np.zeros((1200, 1600, 3), np.uint8)
-    boxes = [np.array([x, 500, x + 48, 560], np.float32) for x in (400, 500)]
-    faces = [Face(box, 0.987, np.full((5, 2), 20, np.float32)) for box in boxes]
-    one, both = annotate(picture, faces[:1]), annotate(picture, faces)
-    inside = (slice(440, 561), slice(390, 480))  # the first face, its score and a margin
-    np.testing.assert_array_equal(one[inside], both[inside])
-
-
-def test_faces_beyond_the_border_can_be_drawn():
-    face = Face(np.array([-20, -15, 900, 700], np.float32), 0.5, np.full((5, 2), -7, np.float32))
-    assert annotate(np.zeros((40, 30, 3), np.uint8), [face]).shape == (40, 30, 3)
-    assert ".jpg" in WRITABLE
 
 
 # ---------------------------------------------------------------------------------------------------------- similarity

@@ -1,0 +1,98 @@
+"""Tables of the open runs: every figure is that of its file, and a file that is not there leaves a dash."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import systems
+
+TABLES = (systems.emoxnet, systems.emoxnet_f1, systems.densenet, systems.omni, systems.ed2l)
+
+
+def write(folder: Path, name: str, result: dict) -> None:
+    (folder / f"{name}.json").write_text(json.dumps(result))
+
+
+def ferplus7(accuracy: float, f1: float) -> dict:
+    by_class = dict.fromkeys(systems.PAPER_F1, f1)
+    return {"PrivateTest": {"single": {"ferplus7": {"all": {"accuracy": accuracy, "mean_f1": f1}, "f1": by_class}}}}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_nothing_measured_is_dashes(table, tmp_path: Path) -> None:
+    lines = table(tmp_path).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) >= 4
+    assert all("| -" in row for row in rows[2:])
+    assert {row.count("|") for row in rows} == {rows[0].count("|")}  # as many cells everywhere
+
+
+def test_emoxnet(tmp_path: Path) -> None:
+    write(tmp_path, "system-emoxnet-vgg16", ferplus7(81.5, 61.25))
+    write(tmp_path, "system-emoxnet-vgg16-tta", ferplus7(82.25, 62))
+    write(tmp_path, "system-emoxnet-lite", ferplus7(84, 66))
+    rows = systems.emoxnet(tmp_path).splitlines()
+    assert rows[2] == "| VGG-16 | 81.50 | 82.25 | 61.25 | 62.00 | 79.68 | 77.38 |"
+    assert rows[6] == "| EmoXNet, the four together | - | - | - | - | 85.07 | 86.25 |"
+    assert rows[7] == "| EmoXNetLite | 84.00 | - | 66.00 | - | 82.07 | 81.78 |"
+    assert rows[-1] == "Speed: not measured yet."
+    assert "| happiness | - | 93 | 66 | 92 |" in systems.emoxnet_f1(tmp_path)
+    speed = {
+        "images_per_second": {"EmoXNet, torch": 2.5, "EmoXNetLite, torch": 25, "EmoXNet, ONNX": 4,
+                              "EmoXNetLite, ONNX": 80},
+        "ratio": {"torch": 10.0, "onnx": 20.0}, "machine": {"processor": "P"}, "threads": 2, "batch": 16, "rounds": 5,
+    }  # fmt: skip
+    write(tmp_path, "speed-emoxnet", speed)
+    told = systems.emoxnet(tmp_path).splitlines()[-1]
+    assert "20 times as fast as EmoXNet in ONNX Runtime (80 and 4.0 faces/s) and 10 times in PyTorch" in told
+
+
+def test_densenet(tmp_path: Path) -> None:
+    def result(public: float, private: float) -> dict:
+        split = {
+            name: {"single": {"fer2013": {"all": {"accuracy": value}}}}
+            for name, value in (("PublicTest", public), ("PrivateTest", private))
+        }
+        return {**split, "spread": {"split": "PrivateTest", "intra": 3.0, "inter": 4.0, "ratio": 0.75}}
+
+    write(tmp_path, "system-densenet-bc", result(68, 69.125))
+    alone = {"PrivateTest": result(0, 70)["PrivateTest"]}
+    write(tmp_path, "system-densenet-bc-ensemble", alone)
+    row = systems.densenet(tmp_path).splitlines()[2]
+    assert row == "| DenseNet-BC | 68.00 / 69.12 | - / 70.00 | 0.75 | 69.5 / 70.7 | 69.8 / 71.0 |"
+
+
+def test_omni_over_seeds(tmp_path: Path) -> None:
+    for seed, accuracy in ((61, 80.0), (62, 82.0), (63, 84.0)):
+        cross = {"restricted": {"mean_recall": accuracy / 2, "accuracy": accuracy + 1}}
+        inner = {"PrivateTest": {"single": {"ferplus8": {"all": {"accuracy": accuracy}}}}}
+        write(tmp_path, f"system-omni-vas-{seed}", {**inner, "cross": cross})
+    write(tmp_path, "system-omni-das-61", {"PrivateTest": {"single": {"ferplus8": {"all": {"accuracy": 81}}}}})
+    write(tmp_path, "system-omni-distilled",
+          {"split": "PublicTest", "images": 8, "accuracy": [40, 42], "chance": 36.5})  # fmt: skip
+    rows = systems.omni(tmp_path).splitlines()
+    assert rows[3].startswith("| mined faces (VAS) | 82.00 ± 2.00 | 41.00 ± 1.00 | 83.00 ± 2.00 | 85.84 / 85.84 |")
+    assert rows[4].startswith(
+        "| distilled images (DAS) | 81.00 (1 run) | - | - | 86.55 / 85.24 | 73.27 / 71.20 | 63.34"
+    )
+    assert "2 fresh networks, each taught by the 8 distilled images alone, are right about 41.00 ± 1.41%" in rows[-1]
+    assert "36.50%" in rows[-1]
+
+
+def test_ed2l(tmp_path: Path) -> None:
+    def probes(expression: float, identity: float) -> dict:
+        return {"expression": expression, "identity": {"accuracy": identity, "chance": 5.5}}
+
+    accuracy = {"PrivateTest": {"single": {"fer2013": {"all": {"accuracy": 66}}}}}
+    for seed in (41, 42, 43):
+        features = {"distilled": probes(70, 10), "dispelled": probes(40, 30)}
+        write(tmp_path, f"system-ed2l-full-{seed}", {**accuracy, "disentangle": features})
+        write(tmp_path, f"system-ed2l-baseline-{seed}", {**accuracy, "disentangle": {"distilled": probes(68, 20)}})
+    rows = systems.ed2l(tmp_path).splitlines()
+    assert rows[2].startswith("| baseline, no dispelling branch | 66.00 ± 0.00 | 68.00 ± 0.00 / - | 20.00 ± 0.00 / - |")
+    both = "70.00 ± 0.00 / 40.00 ± 0.00 | 10.00 ± 0.00 / 30.00 ± 0.00"
+    assert rows[3] == f"| ED2L | 66.00 ± 0.00 | {both} | 97.86 / 80.38 / 88.67 / 87.71 |"
+    assert rows[-1] == "Always naming the most frequent person is right about 5.50%."
+    write(tmp_path, "system-ed2l-full-41", {**accuracy, "disentangle": {"skipped": "no LFW"}})
+    assert "70.00 ± 0.00 (2 runs)" in systems.ed2l(tmp_path)
