@@ -15,8 +15,8 @@ GLOSSARY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "PublicTest": "the validation split of FER-2013. Everything was chosen on it, the temperature too.",
         "PrivateTest": "the test split of FER-2013, read once for the network that ships.",
-        "LFW": "Labeled Faces in the Wild. No label of it was trained on; the table of data below tells whether its faces "
-        "were, without labels.",
+        "LFW": "Labeled Faces in the Wild. No label of it was trained on; the table of data below tells whether its "
+        "faces were, without labels.",
         "single": "the network as it is.",
         "flip": "the mean of the logits of an image and of its mirror image, `Analyzer(flip=True)`.",
         "ferplus8": "FER+ images whose top vote is one of the eight emotions; votes of 1 are dropped.",
