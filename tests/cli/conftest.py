@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,10 @@ def start(*arguments, **options):
     """A process of its own, under way."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
-    return subprocess.Popen([sys.executable, "-m", "fevertools", *map(str, arguments)], env=environment, **pipes)
+    command = [sys.executable, "-m", "fevertools", *map(str, arguments)]
+    # A shell gives its background jobs, and so the tests where they are one, SIGINT ignored.
+    heard = {} if os.name == "nt" else {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, env=environment, **heard, **pipes)
 
 
 def process(*arguments):

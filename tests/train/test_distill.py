@@ -18,6 +18,8 @@ from fevertools.train.recipe import Recipe, load_recipe
 SMALL = {
     "model.start": "random", "model.initial": "''", "model.resolution": "48", "optim.batch_size": "16",
     "optim.precision": "32-true", "optim.warmup_epochs": "0", "optim.epochs": "2",
+    # The fourth needs frames of 112 pixels.
+    "distill.teachers": '["deepfever-s-teacher-256", "deepfever-s-teacher-128", "deepfever-s-teacher-vgg"]',
 }  # fmt: skip
 
 

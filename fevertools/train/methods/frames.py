@@ -63,13 +63,15 @@ class Frames(Dataset[tuple[Tensor, ...]]):
 
     def loader(self, batches: Iterable[Sequence[Key]], workers: int) -> DataLoader[tuple[Tensor, ...]]:
         """Batches of these keys, in this order."""
+        # OpenCV would start a thread for every core in each worker. To be said here, in the parent: in a forked worker
+        # it would wait for ever for its parent's threads.
+        cv2.setNumThreads(1)
         # A generator of its own: drawing from the global one at every start would make resumed runs differ.
         return DataLoader(
             self,
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=_whole,
-            worker_init_fn=_alone,
             generator=torch.Generator(),
         )
 
@@ -77,11 +79,6 @@ class Frames(Dataset[tuple[Tensor, ...]]):
 def _whole(batch: Any) -> Any:
     """What `Frames.__getitems__` gives is a batch already."""
     return batch
-
-
-def _alone(_worker: int) -> None:
-    """One thread a worker: OpenCV starts one for every core in each, and many workers then wait for one another."""
-    cv2.setNumThreads(1)
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
