@@ -65,11 +65,12 @@ def json_rows(text):
 def start(*arguments, **options):
     """A process of its own, under way."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+    given = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    if os.name != "nt":
+        # A shell gives its background jobs, and so the tests where they are one, SIGINT ignored.
+        given["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "fevertools", *map(str, arguments)]
-    # A shell gives its background jobs, and so the tests where they are one, SIGINT ignored.
-    heard = {} if os.name == "nt" else {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    return subprocess.Popen(command, env=environment, **heard, **pipes)
+    return subprocess.Popen(command, env=environment, **given | options)
 
 
 def process(*arguments):
