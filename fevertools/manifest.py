@@ -25,11 +25,15 @@ MAX_DEPTH: Final = 16
 
 ROLES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = MappingProxyType(
     {
-        "encoder": (("onnx",), ("triplet", "safetensors")),
+        "encoder": (("onnx",), ("int8", "triplet", "safetensors")),
         "detector": (("pnet", "rnet", "onet"), ()),
     }
 )
 """Kind of entry -> the roles of its files that must exist, and those that may."""
+
+PRECISIONS: Final[Mapping[str, str]] = MappingProxyType({"float32": "onnx", "int8": "int8"})
+"""Precision of an encoder's arithmetic -> role of its graph. The embeddings of one entry are alike, near enough to be
+compared with each other."""
 
 FOR_TRAINING: Final = ("safetensors",)
 """Roles of files that inference does not read."""

@@ -3,10 +3,12 @@
 import ctypes
 import functools
 import os
+import re
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from fevertools._onnx import leans_on_other_files, opsets
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 OPSETS: Final = range(7, 22)
 """Versions of ONNX's operators that every ONNX Runtime reads from 1.18 on, the oldest that the package asks for."""
 
+INT8_INSTRUCTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "avx512_vnni": "AVX-512 VNNI",
+        "avx_vnni": "AVX-VNNI",
+        "amx_int8": "AMX",
+        "asimddp": "dot products of ARM",
+        "i8mm": "8-bit matrix products of ARM",
+    }
+)
+"""Flag in /proc/cpuinfo -> instructions that multiply 8-bit numbers fast, and sum the products without saturation."""
+
+_CPU_FACTS = Path("/proc/cpuinfo")
 _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
@@ -123,6 +137,25 @@ def _asked_providers(device: str, providers: Sequence[str] | None) -> dict[str, 
     return {name: options.get(name, {}) for name in names}
 
 
+def int8_instructions() -> tuple[str, ...] | None:
+    """Which of INT8_INSTRUCTIONS this machine's CPU has, without which int8 is hardly faster than float32.
+
+    Returns:
+        keys of INT8_INSTRUCTIONS; None where the system does not tell, as macOS and Windows.
+    """
+    try:
+        text = _CPU_FACTS.read_text("utf-8", "replace")
+    except OSError:
+        return None
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)  # x86, ARM
+    return None if flags is None else tuple(name for name in INT8_INSTRUCTIONS if name in flags[1].split())
+
+
+def runs_on_cpu(device: str = "auto", providers: Sequence[str] | None = None) -> bool:
+    """Whether `make_session` would leave the work to the CPU. Arguments and errors are its own."""
+    return next(iter(_asked_providers(device, providers))) == _CPU
+
+
 def _mend(provider: str) -> str:
     return next(
         (known.install for known in _DEVICES.values() if known.provider == provider),
@@ -142,6 +175,9 @@ def _session_options(threads: int | None) -> "onnxruntime.SessionOptions":
     options.enable_mem_pattern = False
     # Threads that spin between two operators take the cores from the other sessions and from NumPy in this process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if int8_instructions() == ():
+        # Without them int8 products are summed in 16 bits on x86, which saturate; this takes slower exact kernels.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

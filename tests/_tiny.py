@@ -38,12 +38,17 @@ def reference_maps(crops):
     return np.einsum("np,pc->ncp", pooled, 36 * TO_EMBEDDING @ TO_LOGITS).reshape(-1, len(EMOTIONS), 6, 6)
 
 
-def write_student(path, *, size=48, dimension=DIMENSION, input_name="crops", input_type=TensorProto.UINT8, maps=False):
-    """The ONNX graph. The keywords make graphs that differ from what the manifest says; `maps` adds that output."""
+def write_student(
+    path, *, size=48, dimension=DIMENSION, input_name="crops", input_type=TensorProto.UINT8, maps=False, factor=1
+):
+    """The ONNX graph. The keywords make graphs that differ from what the manifest says; `maps` adds that output.
+
+    Embeddings and logits are multiplied by `factor`.
+    """
     constants = {
         "half": np.float32(0.5),
         "scale": np.float32(1 / 255),
-        "to_embedding": TO_EMBEDDING[:, :dimension],
+        "to_embedding": np.float32(factor) * TO_EMBEDDING[:, :dimension],
         "to_logits": TO_LOGITS[:dimension],
         "planes": np.array([-1, 1, size, size], np.int64),
         "flat": np.array([-1, 36], np.int64),
@@ -130,12 +135,18 @@ def manifest_value(file: dict, head: dict | None = None, *, maps: bool = False) 
     }
 
 
-def write_weights(folder: Path, *, head: np.ndarray | None = None, **graph) -> Path:
-    """Student, its triplet head where one is given, and manifest in `folder`; the path of the manifest."""
+def write_weights(folder: Path, *, head: np.ndarray | None = None, int8: bool = False, **graph) -> Path:
+    """Student, its triplet head where one is given, and manifest in `folder`; the path of the manifest.
+
+    With `int8` there is a graph of that name, which is float32 and gives twice the numbers.
+    """
     write_student(folder / "tiny.onnx", **graph)
     if head is not None:
         np.save(folder / "tiny-triplet.npy", head)
     files = [file_entry(file) for file in (folder / "tiny.onnx", folder / "tiny-triplet.npy") if file.is_file()]
-    path = folder / "weights_manifest.json"
-    path.write_text(json.dumps(manifest_value(*files, maps=graph.get("maps", False))), "utf-8")
+    path, value = folder / "weights_manifest.json", manifest_value(*files, maps=graph.get("maps", False))
+    if int8:
+        write_student(folder / "tiny-int8.onnx", factor=2, **graph)
+        value["weights"]["tiny"]["files"]["int8"] = file_entry(folder / "tiny-int8.onnx")
+    path.write_text(json.dumps(value), "utf-8")
     return path

@@ -35,6 +35,15 @@ def triplet_weights(tmp_path_factory) -> Path:
     return write_weights(tmp_path_factory.mktemp("triplet"), head=HEAD)
 
 
+@pytest.fixture(scope="session")
+def int8_weights(tmp_path_factory) -> Path:
+    """The manifest of the tiny student with an int8 graph, which tells itself: its embeddings are twice the others."""
+    pytest.importorskip("onnx")
+    from tests._tiny import write_weights
+
+    return write_weights(tmp_path_factory.mktemp("int8"), int8=True)
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A Hub on the loopback interface, see `hub_server.py`, that huggingface_hub takes for the Hub in this process."""

@@ -1,6 +1,6 @@
 """Golden vectors: what each bundled encoder says about drawn faces, kept as small JSON.
 
-`python -m tests.golden` writes tests/golden/<name>.json anew; do so only with new weights.
+`python -m tests.golden` writes a JSON file for each of its graphs into tests/golden anew; do so only with new weights.
 """
 
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fevertools.encoder import Encoder
+from fevertools.manifest import PRECISIONS
 from fevertools.weights import WeightsEntry, load_head, load_manifest, resolve
 
 FOLDER = Path(__file__).parent / "golden"
@@ -30,9 +31,14 @@ def drawn_crops() -> np.ndarray:
     return np.stack(crops)
 
 
-def vectors(entry: WeightsEntry) -> dict[str, np.ndarray]:
+def path_of(entry: WeightsEntry, precision: str) -> Path:
+    """Where the golden vectors of a graph are kept."""
+    return FOLDER / f"{Path(entry.files[PRECISIONS[precision]].path).stem}.json"
+
+
+def vectors(entry: WeightsEntry, precision: str = "float32") -> dict[str, np.ndarray]:
     """Embeddings and logits of the drawn crops, and where the entry has a triplet head, what that makes of them."""
-    encoding = Encoder(entry, resolve(entry), device="cpu").encode(drawn_crops())
+    encoding = Encoder(entry, resolve(entry), precision=precision, device="cpu").encode(drawn_crops())
     found = {"embeddings": encoding.embeddings, "logits": encoding.logits}
     if "triplet" in entry.files:
         head = load_head(entry)
@@ -43,10 +49,13 @@ def vectors(entry: WeightsEntry) -> dict[str, np.ndarray]:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for entry in load_manifest().weights.values():
-        if entry.kind == "encoder" and entry.bundled:
-            golden = {name: np.round(array.astype(float), 5).tolist() for name, array in vectors(entry).items()}
-            golden = {"sha256": entry.files["onnx"].sha256, **golden}
-            (FOLDER / f"{entry.name}.json").write_text(json.dumps(golden) + "\n")
+        if entry.kind != "encoder" or not entry.bundled:
+            continue
+        for precision in (name for name, role in PRECISIONS.items() if role in entry.files):
+            found = vectors(entry, precision)
+            golden = {name: np.round(array.astype(float), 5).tolist() for name, array in found.items()}
+            golden = {"sha256": entry.files[PRECISIONS[precision]].sha256, **golden}
+            path_of(entry, precision).write_text(json.dumps(golden) + "\n")
 
 
 if __name__ == "__main__":

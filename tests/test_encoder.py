@@ -1,6 +1,8 @@
 import copy
 import json
 import math
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,10 +13,11 @@ pytest.importorskip("onnx")
 import onnx
 from onnx import TensorProto
 
-from fevertools.encoder import Encoder, express, softmax
-from fevertools.errors import ManifestError, OptionError, WeightsIntegrityError
+from fevertools.encoder import Encoder, express, express_each, softmax
+from fevertools.errors import ManifestError, OptionError, WeightsIntegrityError, WeightsUnavailableError
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import load_manifest
+from fevertools.pipeline import Analyzer
 from fevertools.weights import resolve
 from tests._tiny import DIMENSION, file_entry, manifest_value, reference, write_weights
 
@@ -71,6 +74,72 @@ def test_threads_share_a_session(encoder):
     with ThreadPoolExecutor(8) as pool:
         parallel = list(pool.map(lambda c: encoder.encode(c).embeddings, crops))
     assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_the_caller_works_too(tiny_weights, count):
+    """Where all workers are busy, what was left to them is taken back."""
+    encoder = make(tiny_weights, threads=3)
+    crops, busy = random_crops(count), threading.Event()
+    waiting = [encoder._pool.submit(busy.wait) for _ in range(2)]
+    try:
+        assert np.array_equal(encoder.encode(crops).embeddings, make(tiny_weights, threads=1).encode(crops).embeddings)
+        assert not any(future.done() for future in waiting)
+    finally:
+        busy.set()
+
+
+@pytest.mark.parametrize(("threads", "count", "batch_size", "runs"), [(1, 40, 64, [8] * 5), (1, 9, 4, [4, 4, 1]),
+    (4, 4, 64, [1] * 4), (4, 6, 64, [2] * 3), (4, 100, 64, [8] * 12 + [4]), (2, 0, 64, [])])  # fmt: skip
+def test_crops_are_shared_out(tiny_weights, monkeypatch, threads, count, batch_size, runs):
+    """So many that a core's cache holds them, and fewer where otherwise a thread would have none."""
+    encoder, taken = make(tiny_weights, threads=threads, batch_size=batch_size), []
+    one_run = encoder._one_run
+    monkeypatch.setattr(encoder, "_one_run", lambda crops, *rest: taken.append(len(crops)) or one_run(crops, *rest))
+    crops = random_crops(count)
+    assert np.allclose(encoder.encode(crops).embeddings, reference(crops)[0], atol=1e-5)
+    assert sorted(taken, reverse=True) == runs
+
+
+def test_an_error_in_a_worker_reaches_the_caller(tiny_weights, monkeypatch):
+    encoder = make(tiny_weights, threads=2)
+    one_run, here = encoder._one_run, threading.get_ident()
+
+    def fail_elsewhere(crops, *rest):
+        if threading.get_ident() != here:
+            raise WeightsIntegrityError("elsewhere")
+        time.sleep(0.05)  # so that the other gets some
+        return one_run(crops, *rest)
+
+    monkeypatch.setattr(encoder, "_one_run", fail_elsewhere)
+    with pytest.raises(WeightsIntegrityError, match="elsewhere"):
+        encoder.encode(random_crops(32))
+
+
+def test_the_precision_chooses_the_graph(int8_weights):
+    crops = random_crops(3)
+    for precision, factor in (("float32", 1), ("int8", 2)):
+        embeddings = make(int8_weights, precision=precision).encode(crops).embeddings
+        assert np.allclose(embeddings, factor * reference(crops)[0], atol=1e-5)
+
+
+def test_an_analyzer_reads_the_graph_of_its_precision_alone(tmp_path):
+    manifest = write_weights(tmp_path, int8=True)
+    (tmp_path / "tiny.onnx").unlink()
+    crop = random_crops(1)[0, :, :, 0]
+    with Analyzer(manifest, precision="int8", device="cpu") as analyzer:
+        assert np.allclose(analyzer.embed(crop, cropped=True), 2 * reference(crop[None, ..., None])[0], atol=1e-5)
+    with Analyzer(manifest, device="cpu") as analyzer, pytest.raises(WeightsUnavailableError, match="missing"):
+        analyzer.embed(crop, cropped=True)
+
+
+def test_weights_without_that_precision_say_so(tiny_weights):
+    with pytest.raises(OptionError, match="tiny has no int8 graph; it has: float32"):
+        make(tiny_weights, precision="int8")
+    with Analyzer(tiny_weights, precision="int8") as analyzer, pytest.raises(OptionError, match="no int8 graph"):
+        analyzer.embed(random_crops(1)[0, :, :, 0], cropped=True)
+    with pytest.raises(OptionError, match="no precision named 'float16'; known: float32, int8"):
+        Analyzer(tiny_weights, precision="float16")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +229,7 @@ def test_a_graph_that_fails_when_it_runs(tmp_path, change, message):
     onnx.save(model, tmp_path / "tiny.onnx")
     manifest.write_text(json.dumps(manifest_value(file_entry(tmp_path / "tiny.onnx"))), "utf-8")
     with pytest.raises(WeightsIntegrityError, match=f"(?s){message}"):
-        make(manifest).encode(random_crops(2))
+        make(manifest, threads=1).encode(random_crops(2))
 
 
 def test_softmax_closed_forms():
@@ -187,6 +256,14 @@ def test_expression_closed_forms():
     assert sum(mixed.probabilities.values()) == pytest.approx(1, abs=1e-12)
     assert mixed.entropy == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
     assert copy.deepcopy(mixed) == mixed  # results cross to other processes
+
+
+def test_many_faces_are_expressed_as_each_by_itself():
+    logits = np.random.default_rng(0).normal(0, 4, (133, 8)).astype(np.float32)
+    logits[5] = np.eye(8)[3] * 1e4
+    logits[6] = 0
+    assert express_each(logits, EMOTIONS) == [express(row, EMOTIONS) for row in logits]
+    assert express_each(np.empty((0, 8), np.float32), EMOTIONS) == []
 
 
 def test_the_number_of_labels_must_fit():

@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument("--manifest", type=Path, default=Path("weights_manifest.json"))
     export.set_defaults(run=_export)
 
+    quantize = commands.add_parser("quantize", help="add the int8 graph of an exported encoder to its manifest entry")
+    quantize.add_argument("name", help="of the encoder in the manifest")
+    quantize.add_argument("--manifest", type=Path, help="of the encoder (default: the package's own)")
+    quantize.set_defaults(run=_quantize)
+
     teach = commands.add_parser("teach", help="compute the teachers' outputs that a student's recipe learns from")
     teach.add_argument("recipe", help="name or path of the student's recipe")
     for command in (fit, teach):
@@ -69,10 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         default="",
         metavar="PART,...",
-        help="of: ferplus,probe,triplets,transfer,leakage (these by default),public,spread,cross,disentangle",
+        help="of: ferplus,probe,triplets,transfer,leakage (these by default),public,spread,cross,disentangle,"
+        "fidelity (to float32; by default for int8)",
     )
     evaluate.add_argument(
         "--probe", action="append", default=[], metavar="KEY=VALUE", help="option of the probe, such as balanced=true"
+    )
+    evaluate.add_argument(
+        "--precision", choices=("float32", "int8"), default="float32", help="of exported weights (default: float32)"
     )
     evaluate.add_argument("--tta", type=int, default=1, metavar="STEPS", help="average over views of every face")
     evaluate.add_argument("--lfw-cache", type=Path, help="folder of the crops of LFW (default: runs/lfw)")
@@ -120,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publish.add_argument("--safetensors", type=Path, metavar="FILE", help="also upload these weights for training")
     publish.set_defaults(run=_publish)
 
-    for command in (fit, export, teach, again, evaluate, tsne, mine, distil, *more.add(commands)):
+    for command in (fit, export, quantize, teach, again, evaluate, tsne, mine, distil, *more.add(commands)):
         command.add_argument("--data", type=Path, help="data folder (default: FEVERTOOLS_DATA, else ../shared/data)")
     options = parser.parse_args(arguments)
     try:
@@ -174,6 +183,12 @@ def _export(options: argparse.Namespace) -> None:
         export.to_safetensors(student, options.safetensors)
 
 
+def _quantize(options: argparse.Namespace) -> None:
+    from fevertools.train.quantize import quantize
+
+    quantize(options.name, _data(options), options.manifest)
+
+
 def _teach(options: argparse.Namespace) -> None:
     from fevertools.train.datasets.ferplus import default_data_root
     from fevertools.train.methods.distill import unlabeled_faces
@@ -202,7 +217,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     parts = tuple(part for part in options.only.split(",") if part)
     cache = options.lfw_cache or LFW_CACHE
-    asked = EvaluateOptions(parts, probe_options(options.probe), options.tta, options.data, cache)
+    asked = EvaluateOptions(parts, probe_options(options.probe), options.tta, options.precision, options.data, cache)
     evaluate(options.weights, _data(options), options.split, options.output, options.manifest, asked)
 
 

@@ -32,6 +32,12 @@ GLOSSARY: Final[Mapping[str, str]] = MappingProxyType(
         "mean_f1": "mean over the classes of their F1, percent.",
         "recall": "percent of the rows of each class that are found.",
         "f1": "F1 of each class, percent.",
+        "int8": "the same weights in 8-bit arithmetic; all other figures are of float32.",
+        "fidelity": "int8 against float32, the same faces.",
+        "cosine_mean": "of the two embeddings of a face, mean over the faces.",
+        "cosine_percentile_1": "the cosine that 99 % of the faces exceed.",
+        "cosine_min": "the cosine of the face whose embeddings differ most.",
+        "same_label": "percent of the faces whose most probable label is the same.",
         "ece": "expected calibration error, 0 to 1, 15 bins (Guo et al. 2017).",
         "cross_entropy": "against the distribution of the votes, nats.",
         "kl": "divergence from the distribution of the votes, nats.",
@@ -138,6 +144,17 @@ def _use(entry: WeightsEntry, repo_id: str | None) -> str:
         'for face in analyzer.analyze("photo.jpg").faces:\n'
         f"    face.embedding  # float32 ({entry.dimension},)\n"
         "    face.expression  # label, probabilities of all labels, entropy\n```"
+    ) + _precisions(entry)
+
+
+def _precisions(entry: WeightsEntry) -> str:
+    if "int8" not in entry.files:
+        return ""
+    return (
+        f'\n\n`ft.Analyzer("{entry.name}", precision="int8")` computes with 8-bit integers, calibrated on PublicTest '
+        "faces. The embeddings of both precisions can be compared with each other. It is faster on CPUs with "
+        "instructions for 8-bit products (AVX-512 VNNI, AVX-VNNI, AMX, dot products of ARM), which `fevertools doctor` "
+        "looks for, and hardly on others."
     )
 
 
@@ -201,6 +218,8 @@ def _measured(entry: WeightsEntry) -> str:
     used = set(_names(entry.metrics))
     lines = [f"- **{name.replace('_', ' ')}**: {meaning}" for name, meaning in GLOSSARY.items() if name in used]
     command = f"`python -m fevertools.train evaluate {entry.name} --split test --manifest weights_manifest.json`"
+    if "int8" in entry.metrics:
+        command += "; what stands under int8, by the same with `--precision int8`"
     return "\n".join((f"With the very file that ships, on a CPU, by {command}.", *([""] if lines else []), *lines))
 
 

@@ -108,10 +108,19 @@ def to_onnx(student: Student, crop: int, path: Path) -> None:
         dynamic_shapes={"crops": {0: "batch"}},
     )  # fmt: skip
     assert program is not None
-    model = program.model_proto
+    save(program.model_proto, path)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, changed in place: weights that float16 holds as float16, nothing of the machine, fixed bytes.
+
+    Raises:
+        DataError: the graph does not hold what the manifest promises.
+    """
     _store_half(model)
-    model.graph.name = path.stem
     graph = model.graph
+    graph.name = path.stem
+    del model.metadata_props[:]
     for entry in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph, model):
         del entry.metadata_props[:]  # the exporter's stack traces name files of the machine that exported
         entry.doc_string = ""
@@ -128,10 +137,11 @@ def _store_half(model: onnx.ModelProto) -> None:
     casts = []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < 256:
+            continue
         half = values.astype(np.float16)
         # Only what float16 holds exactly: the weights were rounded to it, constants such as the mean were not.
-        exact = np.array_equal(half.astype(np.float32), values)
-        if tensor.data_type != TensorProto.FLOAT or values.size < 256 or not exact:
+        if not np.array_equal(half.astype(np.float32), values):
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))

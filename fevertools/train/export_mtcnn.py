@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fevertools.errors import DataError, MissingExtraError
 from fevertools.types import Float32
@@ -41,6 +42,7 @@ BLOCK = 16  # channels of one block of ONNX Runtime's widest convolution kernels
 DEFAULT_OUTPUT = Path(__file__).parents[1] / "bundled"
 
 Weights = Mapping[str, Float32]
+Index = npt.NDArray[np.intp]
 
 
 @dataclass
@@ -74,6 +76,12 @@ class Graph:
         below = self.node("Relu", [minus], f"{name}.below")
         factor = (1 - slope).reshape(-1, 1, 1, 1)
         return self.node("Add", [x, self.conv(below, f"{name}.scaled", factor, group=channels)], name)
+
+    def minus_prelu(self, y: str, name: str, slope: Float32) -> str:
+        """-prelu(x) of y = -x, which is y - (1 - slope) relu(y): spares the convolution that turns the sign."""
+        below = self.node("Relu", [y], f"{name}.below")
+        factor = (slope - 1).reshape(-1, 1, 1, 1)
+        return self.node("Add", [y, self.conv(below, f"{name}.scaled", factor, group=len(slope))], name)
 
     def prelu_pool(self, x: str, name: str, slope: Float32) -> str:
         """Max pooling, 2x2, of the PReLU of `len(slope)` channels, for a quarter of the work of PReLU at full size.
@@ -139,12 +147,35 @@ def proposal_graph(weights: Weights) -> Graph:
     first = with_falling(*fold_normalisation(weights["conv1.weight"], weights["conv1.bias"]), slope)
     width = len(first[1])  # 10 channels and 6 of negative slope: just one block
     x = graph.prelu_pool(graph.conv("image", "conv1", *first), "prelu1", slope)
-    x = graph.conv(x, "conv2", pad_channels(weights["conv2.weight"], BLOCK, width), weights["conv2.bias"])
-    x = graph.prelu(x, "prelu2", weights["prelu2.weight"])
-    x = graph.conv(x, "conv3", weights["conv3.weight"], weights["conv3.bias"])
-    x = graph.prelu(x, "prelu3", weights["prelu3.weight"])
-    graph.conv(x, "cells", *merge_heads(weights, "conv4_1", "conv4_2"))
+    # From here on everything has the other sign.
+    x = graph.conv(x, "conv2", -pad_channels(weights["conv2.weight"], BLOCK, width), -weights["conv2.bias"])
+    x = graph.minus_prelu(x, "prelu2", weights["prelu2.weight"])
+    x = graph.conv(x, "conv3", weights["conv3.weight"], -weights["conv3.bias"])
+    # The last PReLU is part of the heads: W prelu(-x) = -W x + W (1 - slope) relu(x).
+    below = graph.node("Relu", [x], "prelu3.below")
+    heads, bias = merge_heads(weights, "conv4_1", "conv4_2")
+    scaled = heads * (1 - weights["prelu3.weight"])[:, None, None]
+    graph.node("Add", [graph.conv(x, "cells.above", -heads, bias), graph.conv(below, "cells.below", scaled)], "cells")
     return graph
+
+
+def first_pooled(graph: Graph, weights: Weights, pool: int) -> tuple[str, Index]:
+    """First convolution, PReLU and pooling of R-Net or O-Net; the channels of the result, in their order.
+
+    One block of channels of slope 0 or more comes first: a rising function may follow the pooling, at a quarter of the
+    work.
+    """
+    weight, bias = fold_normalisation(weights["conv1.weight"], weights["conv1.bias"])
+    slope = weights["prelu1.weight"]
+    order = np.argsort(slope < 0, kind="stable")
+    rising, other = order[:BLOCK], order[BLOCK:]
+
+    def conv(channels: Index, name: str) -> str:
+        return graph.conv("crops", name, pad_channels(weight[channels], BLOCK), pad_channels(bias[channels], BLOCK))
+
+    after = graph.prelu(graph.pool(conv(rising, "conv1.rising"), "pool1.rising", pool), "prelu1.rising", slope[rising])
+    before = graph.prelu(conv(other, "conv1.other"), "prelu1.other", pad_channels(slope[other], BLOCK))
+    return graph.node("Concat", [after, graph.pool(before, "pool1.other", pool)], "pool1", axis=1), order
 
 
 def crop_graph(weights: Weights, pools: Sequence[int], side: int, heads: Sequence[str]) -> Graph:
@@ -157,12 +188,12 @@ def crop_graph(weights: Weights, pools: Sequence[int], side: int, heads: Sequenc
         heads: names of the heads, classes first.
     """
     graph = Graph()
-    x, before = "crops", 3
-    weight, bias = fold_normalisation(weights["conv1.weight"], weights["conv1.bias"])
-    last = len(pools) + 1
-    for number in range(1, last + 1):
-        if number > 1:
-            weight, bias = weights[f"conv{number}.weight"], weights[f"conv{number}.bias"]
+    x, order = first_pooled(graph, weights, pools[0])
+    before, last = 2 * BLOCK, len(pools) + 1
+    for number in range(2, last + 1):
+        weight, bias = weights[f"conv{number}.weight"], weights[f"conv{number}.bias"]
+        if number == 2:
+            weight = weight[:, order]
         channels = rounded_up(len(bias))
         x = graph.conv(x, f"conv{number}", pad_channels(weight, channels, before), pad_channels(bias, channels))
         x = graph.prelu(x, f"prelu{number}", pad_channels(weights[f"prelu{number}.weight"], channels))

@@ -18,6 +18,7 @@ from fevertools.train.methods.distill import unlabeled_faces
 from fevertools.train.methods.ed2l_paper import read_posed
 from fevertools.train.methods.targets import targets_path, taught_faces, teach
 from fevertools.train.omni_stages import needed, omni_stages, photo_figures_stage
+from fevertools.train.quantize import quantize
 from fevertools.train.recipe import Recipe, load_recipe
 from fevertools.train.stages import Setup, Stage, run_stages
 
@@ -29,6 +30,9 @@ NOT_SHIPPED = ("densenet-center", "ed2l", "emoxnet")
 
 FITTED_ONLY = ("deepfever-paper-teacher", "deepfever-paper-student", "ed2l-paper")
 """Systems that end with their training: the figures of their validation, in the log, are those of the papers."""
+
+QUANTISED = ("deepfever-student",)
+"""Systems whose networks get an int8 graph as well."""
 
 EVALUATED: dict[str, tuple[str, ...]] = {
     "densenet-center": ("ferplus", "public", "spread"),
@@ -114,9 +118,12 @@ def _release_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
     """Files that can be served, and figures on the test split."""
     data, runs = needed(setup), setup.runs
     release = runs / recipe.name / "release"
+    manifest = release / "weights_manifest.json"
     if recipe.system not in NOT_SHIPPED:
+        yield Stage("export", 0, manifest.exists, lambda: _export(recipe, data, runs, release))
+    if recipe.system in QUANTISED:
         yield Stage(
-            "export", 0, (release / "weights_manifest.json").exists, lambda: _export(recipe, data, runs, release)
+            "int8 graph", 0, lambda: _quantised(recipe.name, manifest), lambda: quantize(recipe.name, data, manifest)
         )
     options = EvaluateOptions(EVALUATED.get(recipe.system, ()), root=setup.root, lfw_cache=runs / "lfw")
     last = runs / recipe.name / "checkpoint.safetensors"
@@ -125,6 +132,8 @@ def _release_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
         evaluated["figures-ensemble.json"] = (runs / recipe.name, options)
     if recipe.system in TTA_STEPS:
         evaluated["figures-tta.json"] = (last, replace(options, only=("ferplus",), tta=TTA_STEPS[recipe.system]))
+    if recipe.system in QUANTISED:
+        evaluated["figures-int8.json"] = (manifest, replace(options, precision="int8"))
     for name, (weights, asked) in evaluated.items():
         figures = release / name
 
@@ -177,6 +186,10 @@ def _finished(folder: Path) -> bool:
     last, optim = json.loads(log.read_text(encoding="utf-8").splitlines()[-1]), state["recipe"]["optim"]
     stopped = 0 < optim.get("stop_after", 0) <= state.get("plateau", {}).get("stale", 0)
     return bool(last["step"] == state["step"] and (stopped or last["epoch"] >= optim["epochs"]))
+
+
+def _quantised(name: str, manifest: Path) -> bool:
+    return manifest.exists() and "int8" in export.read_manifest(manifest)["weights"][name]["files"]
 
 
 def _export(recipe: Recipe, data: FerPlus, runs: Path, release: Path) -> None:

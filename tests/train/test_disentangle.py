@@ -70,11 +70,9 @@ def test_part_of_the_evaluation(made_data: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(command, "LfwFaces", Faces)
     options = command.EvaluateOptions(("disentangle",))
-    monkeypatch.setattr(command, "load_network", lambda weights, data: plain)
+    monkeypatch.setattr(command, "load_network", lambda *_: plain)
     assert set(command.evaluate("x", data, "validation", None, None, options)["disentangle"]) == {"split", "distilled"}
-    monkeypatch.setattr(
-        command, "load_network", lambda weights, data: lambda c: plain(c)._replace(dispelled=noise(len(c)))
-    )
+    monkeypatch.setattr(command, "load_network", lambda *_: lambda c: plain(c)._replace(dispelled=noise(len(c))))
     found = command.evaluate("x", data, "validation", None, None, options)["disentangle"]
     assert found["distilled"]["expression"] > found["dispelled"]["expression"]
     assert set(found) == {"split", "distilled", "dispelled"}

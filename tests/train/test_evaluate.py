@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fevertools.errors import DataError
+from fevertools.errors import DataError, OptionError
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import load_manifest
 from fevertools.train import models
@@ -17,7 +17,8 @@ from fevertools.train.__main__ import main
 from fevertools.train.datasets.cropped import Crops
 from fevertools.train.datasets.ferplus import FerPlus, Split, read_ferplus, select
 from fevertools.train.evaluate import image_sets, networks, triplet
-from fevertools.train.evaluate.command import PARTS, EvaluateOptions, evaluate
+from fevertools.train.evaluate.closeness import closeness
+from fevertools.train.evaluate.command import PARTS, EvaluateOptions, evaluate, summary
 from fevertools.train.evaluate.image_sets import Encoded, LfwFaces, split_rows
 from fevertools.train.evaluate.networks import STARTS, Outputs, load_network
 from fevertools.train.evaluate.protocols import evaluate_ferplus
@@ -208,6 +209,59 @@ def test_the_manifest_gets_headlines_of_what_was_measured(lfw: Path, tiny: Path,
         "zero-shot restricted", "zero-shot unrestricted", "probe C=10000", "probe C=1"
     }  # fmt: skip
     assert metrics["LFW"]["leakage"]["n"] == 3
+
+
+def test_int8_figures_stand_apart(int8_weights: Path, made_data: Path, tmp_path: Path) -> None:
+    """Here the embeddings of the int8 graph are twice the others."""
+    manifest, output = tmp_path / int8_weights.name, tmp_path / "figures.json"
+    for file in int8_weights.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    data, parts = read_ferplus(made_data), ("ferplus", "fidelity")
+    result = evaluate(str(manifest), data, "test", output, None, EvaluateOptions(parts, precision="int8"))
+    assert result == json.loads(output.read_text())
+    assert result["weights"] == f"{manifest}, int8"
+    assert result["command"].endswith("--split test --only ferplus,fidelity --precision int8")
+    same = {"cosine_mean": 1, "cosine_percentile_1": 1, "cosine_min": 1, "same_label": 100}
+    assert result["fidelity"] == {"split": "PrivateTest", **same}
+    assert summary(result)["PrivateTest"]["fidelity"] == same
+    plain = evaluate(str(manifest), data, "test", None, None, EvaluateOptions(parts))
+    ours, theirs = (r["PrivateTest"]["single"]["ferplus8"]["all"] for r in (result, plain))
+    assert ours["accuracy"] == theirs["accuracy"]
+    assert ours["kl"] != theirs["kl"]
+    assert "--precision int8" in plain["fidelity"]["skipped"]
+
+
+def test_the_manifest_tells_int8_from_float32(
+    int8_weights: Path, made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "find", lambda name, kind: load_manifest(int8_weights).entry(name, kind))
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(int8_weights.read_text())
+    common = ["evaluate", "tiny", "--data", str(made_data), "--manifest", str(manifest), "--only", "ferplus"]
+    assert main(common) == 0
+    before = load_manifest(manifest).named("tiny").metrics
+    assert main([*common, "--precision", "int8"]) == 0
+    after = load_manifest(manifest).named("tiny").metrics
+    assert set(after) == {*before, "int8"}
+    assert all(after[name] == before[name] for name in before)
+    assert set(after["int8"]["PublicTest"]) == {"single", "flip"}
+
+
+def test_int8_of_what_has_none_is_refused(tiny: Path, made_data: Path, tmp_path: Path) -> None:
+    data = read_ferplus(made_data)
+    for weights in ("tiny", "start:faceres", "x.safetensors", f"{tmp_path}/"):
+        with pytest.raises(OptionError, match="no int8 graph"):
+            load_network(weights, data, "int8")
+
+
+def test_closeness_closed_forms() -> None:
+    angle = np.linspace(0, np.pi / 2, 101)
+    exact = np.tile(np.float32([3, 0]), (101, 1))
+    turned = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    found = closeness(turned, exact)
+    assert found["cosine_min"] == pytest.approx(0, abs=1e-5)
+    assert found["cosine_percentile_1"] == pytest.approx(np.cos(angle[99]), abs=1e-5)
+    assert found["cosine_mean"] == pytest.approx(np.cos(angle).mean(), abs=1e-5)
 
 
 def test_shipped_weights_are_served_as_users_get_them(tiny: Path, made_data: Path) -> None:

@@ -23,7 +23,7 @@ def test_public_test_beside_private_test(made_data: Path, monkeypatch: pytest.Mo
         label = np.array([by_image.get(key, 0) + (key in private) for key in keys]) % 7
         return Outputs(np.zeros((len(crops), 2), np.float32), fer2013=10 * np.eye(7, dtype=np.float32)[label])
 
-    monkeypatch.setattr(command, "load_network", lambda weights, data: predict)
+    monkeypatch.setattr(command, "load_network", lambda *_: predict)
     options = command.EvaluateOptions(("ferplus", "public"))
     result = command.evaluate("x", data, "test", None, None, options)
     # Two rows of PublicTest are one image with two labels.

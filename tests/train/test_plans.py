@@ -27,6 +27,9 @@ def titles(name: str, setup: Setup) -> list[str]:
 MEMBERS = [f"fit emoxnet-{name}-open" for name in ("vgg16", "densenet121", "seresnet34", "seresnext50")]
 MEASURED = "evaluation on the test split"
 PLANS = {
+    "deepfever_s": [*(f"fit deepfever-s-teacher-{t}" for t in ("256", "128", "vgg", "resnet")),
+                    *(f"outputs of deepfever-s-teacher-{t}" for t in ("256", "128", "vgg", "resnet")),
+                    "fit deepfever-s", "export", "int8 graph", MEASURED, MEASURED],
     "omni_open": ["fit omni-open", "export", MEASURED],
     "omni_vas_open": ["fit omni-open", "mine", "fit omni-vas-open", "export", MEASURED],
     "omni_das_open": ["fit omni-open", "mine", "distil", "fit omni-das-open", "export", MEASURED],

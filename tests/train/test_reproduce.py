@@ -54,14 +54,21 @@ def test_every_stage_once(
     monkeypatch.setattr(module, "evaluate", stopped)
     with pytest.raises(KeyboardInterrupt):
         module.reproduce("deepfever-s", data, made_data, tmp_path, "cpu", 0)
-    assert capsys.readouterr().out.count("== ") == 9  # four fits, three teachers' outputs, export, evaluation
+    assert capsys.readouterr().out.count("== ") == 10  # four fits, three teachers' outputs, export, int8, evaluation
     monkeypatch.setattr(module, "evaluate", lambda *arguments: evaluated.append(arguments))
     module.reproduce("deepfever-s", data, made_data, tmp_path, "cpu", 0)
     out = capsys.readouterr().out
-    assert out.count(": done") == 8
-    assert out.count("== ") == 1
-    assert evaluated[0][2] == "test"
-    with fevertools.Analyzer(tmp_path / "deepfever-s" / "release" / "weights_manifest.json", device="cpu") as analyzer:
+    assert out.count(": done") == 9
+    assert out.count("== ") == 2
+    assert [(arguments[2], arguments[5].precision) for arguments in evaluated] == [
+        ("test", "float32"),
+        ("test", "int8"),
+    ]
+    manifest = tmp_path / "deepfever-s" / "release" / "weights_manifest.json"
+    assert evaluated[1][0] == str(manifest)
+    with fevertools.Analyzer(manifest, precision="int8", device="cpu") as analyzer:
+        assert analyzer.embed(data.images[0], cropped=True).shape == (1, 256)
+    with fevertools.Analyzer(manifest, device="cpu") as analyzer:
         a, b = (analyzer.embed(image, cropped=True)[0] for image in data.images[:2])
         assert a.shape == (256,)
         assert -1 <= analyzer.similarity(a, b, metric="triplet") <= 1

@@ -1,14 +1,13 @@
 """A folder of faces without labels, such as `crop-faces` makes. It stands where the papers have PowderFaces."""
 
 import os
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from fevertools.cli._inputs import SUFFIXES
 from fevertools.errors import DataError, ImageError
 from fevertools.image import load
-from fevertools.streaming import read_ahead
+from fevertools.streaming import read_ahead, worker_pool, workers_of
 from fevertools.types import UInt8Image
 
 
@@ -39,8 +38,8 @@ def read_faces(folder: Path) -> Faces:
         raise DataError(f"no folder of faces at {folder}; make one with: python -m fevertools.train crop-faces")
     files = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
     images = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-    with closing(read_ahead(images, _readable)) as read:
-        paths = tuple(path for path, readable in read if readable)
+    with worker_pool(workers_of(None)) as pool:
+        paths = tuple(path for path, readable in read_ahead(images, _readable, pool=pool) if readable)
     if not paths:
         raise DataError(f"none of the {len(images)} images in {folder} can be read")
     return Faces(paths, len(images) - len(paths))

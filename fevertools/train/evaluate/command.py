@@ -14,6 +14,7 @@ from typing import Any
 from fevertools.errors import DataError, UnknownWeightsError
 from fevertools.options import choice
 from fevertools.train.datasets.ferplus import FerPlus, Split, default_data_root, without_evaluated_twins
+from fevertools.train.evaluate.closeness import closeness
 from fevertools.train.evaluate.disentangle import disentanglement
 from fevertools.train.evaluate.image_sets import Encoded, LfwFaces, split_rows
 from fevertools.train.evaluate.leakage import leakage
@@ -40,6 +41,7 @@ class EvaluateOptions:
     only: tuple[str, ...] = ()  # keys of `PARTS`; none is `USUAL`
     probe: ProbeOptions = field(default_factory=ProbeOptions)
     tta: int = 1  # views of every face whose answers are averaged
+    precision: str = "float32"  # of the arithmetic, a key of `manifest.PRECISIONS`
     root: Path | None = None  # data folder, in which LFW is looked for; None is the default one
     lfw_cache: Path = LFW_CACHE  # folder of the crops of LFW, made there if they are not
 
@@ -48,8 +50,8 @@ class Subject:
     """One network and everything it is shown. Images are read and encoded when a part first asks for them."""
 
     def __init__(self, weights: str, data: FerPlus, split: Split, options: EvaluateOptions) -> None:
-        self.data, self.split, self.options = data, split, options
-        predict = load_network(weights, data)
+        self.weights, self.data, self.split, self.options = weights, data, split, options
+        predict = load_network(weights, data, options.precision)
         if options.tta > 1:
             predict = with_tta(predict, options.tta)
         self.rows = {name: Encoded(predict, partial(_images, data, name)) for name in SPLIT_NAMES}
@@ -141,6 +143,18 @@ def variance(subject: Subject) -> dict[str, Any]:
     return {"spread": {"split": SPLIT_NAMES[subject.split], **figures}}
 
 
+def fidelity(subject: Subject) -> dict[str, Any]:
+    """How near the precision comes to float32: cosine of the two embeddings of a face, and how often labels agree."""
+    if subject.options.precision == "float32":
+        raise DataError("only another precision can be compared with float32; pass --precision int8")
+    mine = subject.rows[subject.split].single
+    exact = load_network(subject.weights, subject.data)(_images(subject.data, subject.split)[..., None])
+    figures = closeness(mine.embedding, exact.embedding)
+    if mine.logits is not None and exact.logits is not None:
+        figures["same_label"] = round(100 * float((mine.logits.argmax(1) == exact.logits.argmax(1)).mean()), 2)
+    return {"fidelity": {"split": SPLIT_NAMES[subject.split], **figures}}
+
+
 PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "ferplus": ferplus,
     "public": public,
@@ -151,11 +165,12 @@ PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "spread": variance,
     "cross": cross,
     "disentangle": disentangle,
+    "fidelity": fidelity,
 }
 """Name of a part -> the function that measures it; its top-level keys join those of the result."""
 
 USUAL = ("ferplus", "probe", "triplets", "transfer", "leakage")
-"""The parts that are measured where none is named."""
+"""The parts that are measured where none is named; of another precision than float32 also "fidelity"."""
 
 
 def evaluate(
@@ -181,7 +196,7 @@ def evaluate(
         {"skipped": reason} under its name.
 
     Raises:
-        OptionError: no part has this name.
+        OptionError: no part has this name, or these weights have no such precision.
         UnknownWeightsError: no entry of this name, in the package's manifest or in the one to fill.
         DataError: a checkpoint or a manifest that cannot be read.
     """
@@ -191,12 +206,13 @@ def evaluate(
     entry = None if manifest is None else _entry_to_fill(manifest, weights)
     subject = Subject(weights, data, split, options)
     result = {
-        "weights": weights,
+        "weights": weights if options.precision == "float32" else f"{weights}, {options.precision}",
         "command": _command(weights, split, options),
         "machine": f"{platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in VERSIONS},
     }
-    for name in options.only or USUAL:
+    usual = USUAL if options.precision == "float32" else (*USUAL, "fidelity")
+    for name in options.only or usual:
         began = time.monotonic()
         try:
             result |= PARTS[name](subject)
@@ -210,6 +226,8 @@ def evaluate(
     headline = summary(result)
     if manifest is not None and entry is not None:
         metrics = entry.setdefault("metrics", {})
+        if options.precision != "float32":
+            metrics = metrics.setdefault(options.precision, {})
         for name, figures in headline.items():
             metrics[name] = {**metrics.get(name, {}), **figures}
         update_manifest(manifest, weights, entry)
@@ -246,6 +264,8 @@ def _command(weights: str, split: Split, options: EvaluateOptions) -> str:
     words = ["python -m fevertools.train evaluate", weights, "--split", split]
     if options.only:
         words += ["--only", ",".join(options.only)]
+    if options.precision != "float32":
+        words += ["--precision", options.precision]
     if options.tta > 1:
         words += ["--tta", str(options.tta)]
     usual = asdict(ProbeOptions())
@@ -295,5 +315,6 @@ HEADLINES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "disentangle": lambda figures: {name: value for name, value in figures.items() if name != "split"},
     "cross": lambda figures: {name: figures[name]["mean_recall"] for name in figures},
     "spread": lambda figures: {name: value for name, value in figures.items() if name != "split"},
+    "fidelity": lambda figures: {name: value for name, value in figures.items() if name != "split"},
 }
 """Name of a part -> what the manifest says of it."""

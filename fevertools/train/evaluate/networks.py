@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fevertools.encoder import Encoder, softmax
-from fevertools.errors import DataError
+from fevertools.errors import DataError, OptionError
 from fevertools.train import checkpoint as checkpoints
 from fevertools.train.datasets.ferplus import SPLITS, FerPlus
 from fevertools.train.export import load_student
@@ -69,7 +69,7 @@ Predict: TypeAlias = Callable[[UInt8Image], Outputs]
 """uint8 crops (N, 48, 48, 1) -> what the network says of them."""
 
 
-def load_network(weights: str, data: FerPlus) -> Predict:
+def load_network(weights: str, data: FerPlus, precision: str = "float32") -> Predict:
     """The network behind a name.
 
     Args:
@@ -77,22 +77,27 @@ def load_network(weights: str, data: FerPlus) -> Predict:
             ensemble; "start:" and the name of a pretrained start; or what `weights.find` takes, such as a name in the
             manifest.
         data: its training images calibrate the batch norms of a start.
+        precision: of the arithmetic, a key of `manifest.PRECISIONS`; all but shipped weights have float32 only.
 
     Raises:
+        OptionError: these weights have no such precision.
         DataError: not a checkpoint, no such start, or a folder without kept epochs.
         WeightsError: no such weights, or their files are missing or broken.
     """
+    folder = os.sep in weights and Path(weights).is_dir()  # a bare name is one of the manifest
+    if not (weights.startswith(START) or folder or weights.endswith(".safetensors")):
+        return shipped(weights, precision)
+    if precision != "float32":
+        raise OptionError(f"{weights} has no {precision} graph; export it, then run quantize, and name the manifest")
     if weights.startswith(START):
         return start(weights.removeprefix(START), data)
-    if os.sep in weights and Path(weights).is_dir():  # a bare name is one of the manifest
-        return ensemble(Path(weights))
-    return checkpoint(Path(weights)) if weights.endswith(".safetensors") else shipped(weights)
+    return ensemble(Path(weights)) if folder else checkpoint(Path(weights))
 
 
-def shipped(weights: str) -> Predict:
+def shipped(weights: str, precision: str = "float32") -> Predict:
     """The shipped file itself, through the code that serves it."""
     entry = find(weights, "encoder")
-    encoder = Encoder(entry, resolve(entry), device="cpu", batch_size=BATCH_SIZE)
+    encoder = Encoder(entry, resolve(entry), precision=precision, device="cpu")
     head = load_head(entry) if "triplet" in entry.files else None
 
     def predict(crops: UInt8Image) -> Outputs:
