@@ -5,8 +5,10 @@ form of facenet-pytorch 2.5.3 (rounding, borders, the plus-one conventions and t
 weights are used. Everything is float32 unless said otherwise.
 """
 
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -17,12 +19,16 @@ from fevertools.types import Float32, UInt8Image
 UInt16 = npt.NDArray[np.uint16]
 Int32 = npt.NDArray[np.int32]
 Index = npt.NDArray[np.intp]
+Share: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 WINDOW = 12  # pixels of the image that one output cell of the proposal network sees
 STRIDE = 2  # pixels between two cells
-_STRIP_PIXELS = 1 << 16  # enough work for a call, and activations that stay near the core's cache
-_STRIP_ROWS = 64  # at least; strips overlap by 10 rows
-_STRIP_COLUMNS = 1 << 13  # at most, and 10 more; no photo is so wide, but what a stranger sends may be
+OVERLAP = WINDOW - STRIDE  # pixels that two neighbouring strips share
+# Most rows and columns of a strip, without the 10 that it shares with the next one: what the first convolution makes of
+# them stays in the cache of a core, and a picture gives enough strips for several cores.
+_STRIP_ROWS = 160
+_STRIP_COLUMNS = 320
+_BAND_ROWS = 64  # of the image; its sums stay in the cache too
 _NMS_BLOCK = 128
 
 
@@ -38,57 +44,107 @@ def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -
     return scales
 
 
-@dataclass(frozen=True, slots=True)
 class SumTable:
     """Summed-area table of an RGB image: entry [y, x] is the sum of all pixels above and left of it.
 
     Sums wrap around where they outgrow their type, which cancels in the differences that are taken of them, as long as
-    the sum of the window itself fits. Half the bytes gather in half the time, so there is a second, narrow table for
-    the windows that are small enough. The fourth channel makes a pixel one machine word, which NumPy moves several
-    times faster than three numbers.
+    the sum of the window itself fits. Half the bytes gather in half the time, so there is a narrow table, and a wide
+    one only once a window asks for it. The fourth channel makes a pixel one machine word, which NumPy moves several
+    times faster than three numbers. Threads may share one.
+
+    Args:
+        image: uint8 (H, W, 3) in C order.
+        share: maps a function over items, as `map` does; perhaps by several threads.
     """
 
-    height: int  # of the image
-    width: int
-    narrow: UInt16  # (height + 1, width + 1, 4)
-    wide: Int32  # (height + 1, width + 1, 4)
+    def __init__(self, image: UInt8Image, share: Share = map) -> None:
+        self.height, self.width = image.shape[:2]
+        self._image = image
+        self._lock = threading.Lock()
+        self._wide: Int32 | None = None
+        self._narrow = np.empty((self.height + 1, self.width + 1, 4), np.uint16)
+        self._narrow[0] = 0
+        tops = range(0, self.height, _BAND_ROWS)
+        # Each band by itself; what lies above it is added once all are there.
+        last = list(share(self._sum_band, tops))
+        above = np.cumsum(last[:-1], axis=0, dtype=np.uint16)
+        list(
+            share(
+                lambda band: np.add(band[0], band[1], out=band[0]),
+                [(self._narrow[1 + top : 1 + top + _BAND_ROWS], row) for top, row in zip(tops[1:], above, strict=True)],
+            )
+        )
 
-    def fitting(self, largest_window: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The smaller table that can hold sums of so many pixels, and the same table as (rows, columns) of words."""
+    def _sum_band(self, top: int) -> UInt16:
+        """Fill a band with its own sums; the last row of it."""
+        band = self._narrow[1 + top : 1 + top + _BAND_ROWS]
+        np.copyto(band, _integral(self._image[top : top + _BAND_ROWS])[1:], casting="unsafe")
+        row: UInt16 = band[-1]
+        return row
+
+    def fitting(self, largest_window: int) -> tuple[npt.NDArray[Any], npt.DTypeLike]:
+        """The smaller table that holds sums of so many pixels, a word a pixel (H + 1, W + 1), and the type of a sum."""
         if 255 * largest_window < 1 << 16:
-            return self.narrow, self.narrow.view(np.uint64)[..., 0]
-        return self.wide, self.wide.view(np.complex128)[..., 0]  # 16 bytes, only moved, never computed with
+            return self._narrow.view(np.uint64)[..., 0], np.uint16
+        with self._lock:
+            if self._wide is None:
+                self._wide = _integral(self._image)
+        return self._wide.view(np.complex128)[..., 0], np.int32  # 16 bytes, only moved, never computed with
 
 
-def sum_table(image: UInt8Image) -> SumTable:
-    """The table of an RGB image, uint8 (H, W, 3) in C order."""
-    wide = cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), sdepth=cv2.CV_32S)
-    return SumTable(image.shape[0], image.shape[1], wide.astype(np.uint16), wide.view(np.int32))
+def _integral(image: UInt8Image) -> Int32:
+    return cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), sdepth=cv2.CV_32S).view(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level of the pyramid of an image, and the pixels of the image, `first` to `end`, that each of its own takes."""
+
+    scale: float
+    height: int
+    width: int
+    first_row: Index  # (height,)
+    end_row: Index
+    first_column: Index  # (width,)
+    end_column: Index
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the proposal network's output."""
+        # Its pooling rounds up, so that the last cell may see one pixel less than a window.
+        return -(-(self.height - OVERLAP) // STRIDE), -(-(self.width - OVERLAP) // STRIDE)
+
+
+def make_level(height: int, width: int, scale: float) -> Level:
+    rows, columns = int(height * scale + 1), int(width * scale + 1)
+    return Level(scale, rows, columns, *_windows(height, rows), *_windows(width, columns))
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Rows `top` to `bottom` and columns `left` to `right` (ends excluded) of the pyramid level of this scale."""
+    """Rows `top` to `bottom` and columns `left` to `right` (ends excluded) of a level."""
 
-    scale: float
-    height: int  # of the whole level
-    width: int
+    level: Level
     top: int
     bottom: int
-    left: int = 0
-    right: int | None = None  # None: the end of the level
+    left: int
+    right: int
 
 
-def strips(height: int, width: int, scale: float) -> list[Strip]:
-    """Cut a level of the pyramid of an image so that the cells of the proposal network join without gap or overlap."""
-    rows, columns = int(height * scale + 1), int(width * scale + 1)
-    step = max(_STRIP_ROWS, _STRIP_PIXELS // columns) // STRIDE * STRIDE
-    overlap = WINDOW - STRIDE
+def strips(level: Level) -> list[Strip]:
+    """Cut a level so that the cells of the proposal network join without gap or overlap."""
     return [
-        Strip(scale, rows, columns, top, min(top + step + overlap, rows), left, left + _STRIP_COLUMNS + overlap)
-        for top in range(0, rows - overlap, step)
-        for left in range(0, columns - overlap, _STRIP_COLUMNS)
+        Strip(level, top, bottom, left, right)
+        for top, bottom in _cut(level.height, _STRIP_ROWS)
+        for left, right in _cut(level.width, _STRIP_COLUMNS)
     ]
+
+
+def _cut(length: int, most: int) -> list[tuple[int, int]]:
+    """Start and end of the fewest pieces of about the same length, with cells for `most` pixels at most."""
+    count = -(-(length - OVERLAP) // most)
+    step = -(-(length - OVERLAP) // (count * STRIDE)) * STRIDE
+    return [(start, min(start + step + OVERLAP, length)) for start in range(0, length - OVERLAP, step)]
 
 
 def _windows(length: int | Int32, cells: int) -> tuple[Index, Index]:
@@ -99,29 +155,28 @@ def _windows(length: int | Int32, cells: int) -> tuple[Index, Index]:
 
 
 def area_resize(table: SumTable, strip: Strip) -> Float32:
-    """Adaptive average pooling of the image to a pyramid level, one strip of it: float32 (1, 3, rows, columns).
+    """Adaptive average pooling of the image to a level, one strip of it: float32 (1, 3, rows, columns).
 
     Windows overlap where the ratio is not whole, which is what tells this from `cv2.INTER_AREA`.
     """
-    y0, y1 = (edge[strip.top : strip.bottom] for edge in _windows(table.height, strip.height))
-    x0, x1 = (edge[strip.left : strip.right] for edge in _windows(table.width, strip.width))
+    level, rows, columns = strip.level, slice(strip.top, strip.bottom), slice(strip.left, strip.right)
+    y0, y1, x0, x1 = level.first_row[rows], level.end_row[rows], level.first_column[columns], level.end_column[columns]
     high, wide = y1 - y0, x1 - x0
-    numbers, words = table.fitting(int(high.max() * wide.max()))
-    if 8 * strip.width > table.width:
+    if 8 * level.width > table.width:
         # Nearly every column is used: differences of whole rows first, at memory speed.
-        numbers = numbers[:, x0[0] : x1[-1] + 1]
-        difference = np.take(numbers, y1, axis=0)
-        difference -= np.take(numbers, y0, axis=0)
-        words = difference.view(words.dtype)[..., 0]
-        sums = np.take(words, x1 - x0[0], axis=1).view(numbers.dtype)
-        sums -= np.take(words, x0 - x0[0], axis=1).view(numbers.dtype)
+        words, kind = table.fitting(int(high.max() * wide.max()))
+        words = words[:, x0[0] : x1[-1] + 1]
+        difference = words[y1].view(kind)
+        difference -= words[y0].view(kind)
+        words = difference.view(words.dtype)
+        sums = np.take(words, x1 - x0[0], axis=1).view(kind)
+        sums -= np.take(words, x0 - x0[0], axis=1).view(kind)
     else:
-        sums = _corner_sums(table, y0[:, None], y1[:, None], x0, x1)
-    sums = sums.reshape(len(y0), len(x0), 4)
+        sums = _corner_sums(table, np.stack([y0, y1]), np.stack([x0, x1]))
+    sums = sums.reshape(len(y0), len(x0), 4).transpose(2, 0, 1)[:3]
     weights = _inverse(high)[:, None] * _inverse(wide)
-    out = np.empty((1, 3, len(y0), len(x0)), np.float32)
-    for channel in range(3):
-        np.multiply(sums[:, :, channel], weights, out=out[0, channel], dtype=np.float32, casting="unsafe")
+    out = np.empty((1, *sums.shape), np.float32)
+    np.multiply(sums, weights, out=out, dtype=np.float32, casting="unsafe")
     return out
 
 
@@ -130,26 +185,28 @@ def area_crops(table: SumTable, boxes: Int32, size: int) -> Float32:
 
     Boxes are x1, y1, x2, y2, ends excluded; each lies inside the image and has at least one pixel.
     """
-    x0, x1 = (edge + boxes[:, 0, None] for edge in _windows(boxes[:, 2] - boxes[:, 0], size))
-    y0, y1 = (edge + boxes[:, 1, None] for edge in _windows(boxes[:, 3] - boxes[:, 1], size))
-    sums = _corner_sums(table, y0[:, :, None], y1[:, :, None], x0[:, None, :], x1[:, None, :])
-    sums = sums.reshape(len(boxes), size, size, 4)
-    weights = _inverse(y1 - y0)[:, :, None] * _inverse(x1 - x0)[:, None, :]
-    out = np.empty((len(boxes), 3, size, size), np.float32)
-    for channel in range(3):
-        np.multiply(sums[..., channel], weights, out=out[:, channel], dtype=np.float32, casting="unsafe")
+    corners = boxes.reshape(-1, 2, 2)  # (N, first and end, x and y)
+    edges = np.stack(_windows(corners[:, 1] - corners[:, 0], size))  # (first and end, N, x and y, size)
+    wide, high = _inverse(edges[1] - edges[0]).transpose(1, 0, 2)
+    edges += corners[:, 0, :, None]
+    sums = _corner_sums(table, edges[:, :, 1], edges[:, :, 0])
+    sums = sums.reshape(len(boxes), size, size, 4).transpose(0, 3, 1, 2)[:, :3]
+    weights = (high[:, :, None] * wide[:, None, :])[:, None]
+    out = np.empty(sums.shape, np.float32)
+    np.multiply(sums, weights, out=out, dtype=np.float32, casting="unsafe")
     return out
 
 
-def _corner_sums(table: SumTable, y0: Index, y1: Index, x0: Index, x1: Index) -> npt.NDArray[Any]:
-    """Sums over the windows [y0, y1) x [x0, x1), broadcast together; the last axis holds the four channels of each."""
-    numbers, words = table.fitting(int((y1 - y0).max() * (x1 - x0).max()))
-    flat = words.reshape(-1)
-    top, bottom = y0 * words.shape[1], y1 * words.shape[1]
-    sums: npt.NDArray[Any] = np.take(flat, bottom + x1).view(numbers.dtype)
-    sums -= np.take(flat, bottom + x0).view(numbers.dtype)
-    sums -= np.take(flat, top + x1).view(numbers.dtype)
-    sums += np.take(flat, top + x0).view(numbers.dtype)
+def _corner_sums(table: SumTable, y: Index, x: Index) -> npt.NDArray[Any]:
+    """Sums over windows: (..., rows, columns * 4) from their first and end (2, ..., rows) and (2, ..., columns)."""
+    words, kind = table.fitting(int((y[1] - y[0]).max() * (x[1] - x[0]).max()))
+    # One call of each, since threads pass the interpreter on at each: (2, 2, ..., rows, columns).
+    index = (y * words.shape[1])[:, None, ..., None] + x[None, ..., None, :]
+    corners = np.take(words.reshape(-1), index).view(kind)
+    sides: npt.NDArray[Any] = corners[1]
+    sides -= corners[0]
+    sums: npt.NDArray[Any] = sides[1]
+    sums -= sides[0]
     return sums
 
 
@@ -165,12 +222,12 @@ def sigmoid(logit: Float32) -> Float32:
     return probability
 
 
-def decode_cells(cells: Float32, strip: Strip, threshold: float) -> Float32:
+def decode_cells(cells: Float32, scale: float, threshold: float) -> Float32:
     """Boxes of the cells that look like a face.
 
     Args:
-        cells: (5, h, w) logit and four offsets of each cell.
-        strip: where in the pyramid they lie.
+        cells: (5, h, w) logit and four offsets of each cell of a level.
+        scale: of the level.
         threshold: lowest probability.
 
     Returns:
@@ -183,10 +240,9 @@ def decode_cells(cells: Float32, strip: Strip, threshold: float) -> Float32:
     probability = sigmoid(values[0])
     keep = probability >= np.float32(threshold)
     y, x = np.divmod(found[keep], cells.shape[2])
-    corner = np.stack([STRIDE * x + strip.left, STRIDE * y + strip.top], axis=1).astype(np.float32)
-    scale = np.float32(strip.scale)
-    first = np.floor((corner + np.float32(1)) / scale)
-    last = np.floor((corner + np.float32(WINDOW)) / scale)
+    corner = np.stack([STRIDE * x, STRIDE * y], axis=1).astype(np.float32)
+    first = np.floor((corner + np.float32(1)) / np.float32(scale))
+    last = np.floor((corner + np.float32(WINDOW)) / np.float32(scale))
     return np.concatenate([first, last, probability[keep, None], values[1:, keep].T], axis=1)
 
 
@@ -260,6 +316,39 @@ def suppress(boxes: Float32, scores: Float32, threshold: float, *, of_smaller: b
                 alive[row + 1 :] &= ~clash[row, row + 1 :]
         kept = np.concatenate([kept, block[alive]])
     return order[kept]
+
+
+def suppress_levels(levels: Sequence[Float32], within: float, threshold: float) -> Index:
+    """What `suppress` keeps of the boxes of all levels together, when it has been at each level by itself.
+
+    Two boxes overlap by no more than the ratio of their areas, and levels differ by so much that this is mostly below
+    the threshold, so that only the order is to be found.
+
+    Args:
+        levels: (N, 5 or more) x1, y1, x2, y2, score, finest level first.
+        within: threshold at which each level was suppressed.
+        threshold: lowest intersection over union of a box that goes.
+
+    Returns:
+        Indices into the concatenated levels, best first.
+    """
+    boxes = np.concatenate(levels)
+    if within > threshold or not _far_apart(levels, threshold):
+        return suppress(boxes[:, :4], boxes[:, 4], threshold)
+    return np.argsort(-boxes[:, 4], kind="stable")
+
+
+def _far_apart(levels: Sequence[Float32], ratio: float) -> bool:
+    """Whether no box has more than `ratio` of the area of a box of a coarser level."""
+    largest = 0.0
+    for boxes in levels:
+        if len(boxes):
+            area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+            # Less, for the rounding of what this stands in for.
+            if largest > 0.99 * ratio * float(area.min()):
+                return False
+            largest = max(largest, float(area.max()))
+    return True
 
 
 def _overlap(one: Float32, other: Float32, of_smaller: bool) -> Float32:

@@ -1,6 +1,7 @@
 """The detector: parity with facenet-pytorch, the arithmetic around the networks, odd images, options, threads."""
 
 import io
+import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fevertools import _mtcnn
-from fevertools.detector import Detector
+from fevertools.detector import PRESETS, Detector, Preset
 from fevertools.errors import OptionError, UnsupportedImageError, WeightsUnavailableError
 from fevertools.types import Face, Float32, UInt8Image
 
@@ -150,18 +151,23 @@ def slow_area(image: UInt8Image, height: int, width: int) -> Float32:
     return out
 
 
+def whole(level: _mtcnn.Level) -> _mtcnn.Strip:
+    return _mtcnn.Strip(level, 0, level.height, 0, level.width)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "scale"),
     [(97, 61, 0.6), (97, 61, 0.21), (331, 450, 0.03), (300, 260, 0.045), (40, 30, 1.7), (64, 48, 0.5), (700, 36, 0.34)],
 )
 def test_area_resize_is_adaptive_average_pooling(height: int, width: int, scale: float) -> None:
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-    table = _mtcnn.sum_table(image)
-    rows, columns = int(height * scale + 1), int(width * scale + 1)
-    out = _mtcnn.area_resize(table, _mtcnn.Strip(scale, rows, columns, 0, rows))[0]
-    np.testing.assert_allclose(out, slow_area(image, rows, columns), atol=1e-4)
-    part = _mtcnn.area_resize(table, _mtcnn.Strip(scale, rows, columns, 3, rows - 1))[0]
-    np.testing.assert_array_equal(part, out[:, 3:-1])
+    table = _mtcnn.SumTable(image)
+    level = _mtcnn.make_level(height, width, scale)
+    assert (level.height, level.width) == (int(height * scale + 1), int(width * scale + 1))
+    out = _mtcnn.area_resize(table, whole(level))[0]
+    np.testing.assert_allclose(out, slow_area(image, level.height, level.width), atol=1e-4)
+    part = _mtcnn.area_resize(table, _mtcnn.Strip(level, 3, level.height - 1, 2, level.width - 2))[0]
+    np.testing.assert_array_equal(part, out[:, 3:-1, 2:-2])
 
 
 def test_area_crops_are_adaptive_average_pooling() -> None:
@@ -169,7 +175,7 @@ def test_area_crops_are_adaptive_average_pooling() -> None:
     image = rng.integers(0, 256, (420, 500, 3), np.uint8)
     boxes = [(0, 0, 500, 420), (3, 7, 4, 8), (10, 20, 34, 44), (499, 0, 500, 420), (100, 50, 131, 99)]
     for group in (boxes, boxes[1:3]):  # wide sums, narrow sums
-        out = _mtcnn.area_crops(_mtcnn.sum_table(image), np.array(group, np.int32), 24)
+        out = _mtcnn.area_crops(_mtcnn.SumTable(image), np.array(group, np.int32), 24)
         for crop, (x1, y1, x2, y2) in zip(out, group, strict=True):
             np.testing.assert_allclose(crop, slow_area(image[y1:y2, x1:x2], 24, 24), atol=1e-4)
 
@@ -178,67 +184,84 @@ def test_area_resize_against_torch() -> None:
     torch = pytest.importorskip("torch")
     image = np.random.default_rng(2).integers(0, 256, (231, 310, 3), np.uint8)
     planes = torch.as_tensor(image).permute(2, 0, 1)[None].float()
-    for size in ((139, 187), (98, 132), (13, 18)):
-        ours = _mtcnn.area_resize(_mtcnn.sum_table(image), _mtcnn.Strip(0.5, *size, 0, size[0]))
-        theirs = torch.nn.functional.adaptive_avg_pool2d(planes, size).numpy()
+    for scale in (0.6, 0.425, 0.058):
+        level = _mtcnn.make_level(231, 310, scale)
+        ours = _mtcnn.area_resize(_mtcnn.SumTable(image), whole(level))
+        theirs = torch.nn.functional.adaptive_avg_pool2d(planes, (level.height, level.width)).numpy()
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_sums_may_wrap_around() -> None:
     # 255 * 3000 * 3000 is above 2 ** 31.
     image = np.full((3000, 3000, 3), 255, np.uint8)
-    table = _mtcnn.sum_table(image)
+    table = _mtcnn.SumTable(image)
     for scale in (0.3, 0.01):
-        rows = int(3000 * scale + 1)
-        out = _mtcnn.area_resize(table, _mtcnn.Strip(scale, rows, rows, rows - 12, rows))
+        level = _mtcnn.make_level(3000, 3000, scale)
+        out = _mtcnn.area_resize(table, _mtcnn.Strip(level, level.height - 12, level.height, 0, level.width))
         np.testing.assert_allclose(out, 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("height", [1, 63, 64, 65, 200])
+def test_bands_join_to_one_table(height: int) -> None:
+    image = np.random.default_rng(height).integers(0, 256, (height, 50, 3), np.uint8)
+
+    def backwards(work: Any, items: Any) -> list[Any]:
+        return [work(item) for item in reversed(items)][::-1]
+
+    expected = np.pad(image.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
+    for share in (map, backwards):
+        words, kind = _mtcnn.SumTable(image, share).fitting(1)
+        np.testing.assert_array_equal(words.view(kind).reshape(height + 1, 51, 4)[..., :3], expected % (1 << 16))
 
 
 # Strips
 
 
-@pytest.mark.parametrize("height", [20, 21, 511, 512, 513, 1000])
+@pytest.mark.parametrize("height", [20, 21, 331, 511, 512, 513])
+@pytest.mark.parametrize("scale", [0.6, 0.1])  # both ways of summing
 def test_strips_give_the_cells_of_the_whole_level(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch, height: int
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, height: int, scale: float
 ) -> None:
-    monkeypatch.setattr(_mtcnn, "_STRIP_PIXELS", 1)
-    image = np.random.default_rng(height).integers(0, 256, (height, 40, 3), np.uint8)
-    table = _mtcnn.sum_table(image)
-    strips = _mtcnn.strips(height, 40, 0.6)
-    level = strips[0].height
-    whole = _mtcnn.Strip(0.6, level, strips[0].width, 0, level)
-
-    def cells(strip: _mtcnn.Strip) -> Float32:
-        out: Float32 = detector._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})[0]
-        return out
-
-    assert len(strips) == max(1, -(-(level - 10) // _mtcnn._STRIP_ROWS))
-    np.testing.assert_allclose(np.concatenate([cells(s) for s in strips], axis=2), cells(whole), atol=1e-4)
-    low = 1e-6
-    parts = np.concatenate([_mtcnn.decode_cells(cells(s)[0], s, low) for s in strips])
-    np.testing.assert_allclose(parts[:, :4], _mtcnn.decode_cells(cells(whole)[0], whole, low)[:, :4], atol=0)
-
-
-@pytest.mark.parametrize("width", [110, 333, 345, 357])
-def test_short_strips_of_a_wide_level_give_its_cells_too(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch, width: int
-) -> None:
+    monkeypatch.setattr(_mtcnn, "_STRIP_ROWS", 30)
     monkeypatch.setattr(_mtcnn, "_STRIP_COLUMNS", 24)
-    image = np.random.default_rng(width).integers(0, 256, (300, width, 3), np.uint8)
-    table = _mtcnn.sum_table(image)
-    for scale in (0.6, 0.1):  # both ways of summing
-        strips = _mtcnn.strips(300, width, scale)
-        whole = _mtcnn.Strip(scale, strips[0].height, strips[0].width, 0, strips[0].height)
+    image = np.random.default_rng(height).integers(0, 256, (height, 150, 3), np.uint8)
+    table = _mtcnn.SumTable(image)
+    level = _mtcnn.make_level(height, 150, scale)
+    if min(level.height, level.width) < 12:
+        return
+    expected = detector._pnet.run(None, {"image": _mtcnn.area_resize(table, whole(level))})[0][0]
+    assert expected.shape[1:] == level.cells
+    seen = np.zeros(level.cells, int)
+    for strip in _mtcnn.strips(level):
+        assert strip.bottom - strip.top <= 40
+        assert strip.right - strip.left <= 34
+        cells = detector._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})[0][0]
+        place = np.s_[
+            strip.top // 2 : strip.top // 2 + cells.shape[1], strip.left // 2 : strip.left // 2 + cells.shape[2]
+        ]
+        np.testing.assert_allclose(cells, expected[:, *place], atol=1e-4)
+        seen[place] += 1
+    assert (seen == 1).all()
 
-        def boxes(strip: _mtcnn.Strip) -> Float32:
-            cells = detector._pnet.run(None, {"image": _mtcnn.area_resize(table, strip)})[0]
-            return _mtcnn.decode_cells(cells[0], strip, 1e-6)[:, :5]
 
-        parts, expected = np.concatenate([boxes(strip) for strip in strips]), boxes(whole)
-        assert len({strip.left for strip in strips}) == max(1, -(-(strips[0].width - 10) // 24))
-        parts, expected = (found[np.lexsort(found[:, [0, 1, 2, 3]].T)] for found in (parts, expected))
-        np.testing.assert_array_equal(parts[:, :4], expected[:, :4])
-        np.testing.assert_allclose(parts[:, 4], expected[:, 4], atol=1e-5)
+def test_the_size_of_strips_changes_no_face(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, crowd: UInt8Image
+) -> None:
+    expected = detector(crowd)
+    monkeypatch.setattr(_mtcnn, "_STRIP_ROWS", 40)
+    monkeypatch.setattr(_mtcnn, "_STRIP_COLUMNS", 50)
+    assert same(detector(crowd), expected, tolerance=1e-3)
+
+
+def test_decoding_keeps_the_raster_order_and_the_offsets() -> None:
+    cells = np.full((5, 3, 4), -9, np.float32)
+    cells[:, 2, 1] = [3, 0.1, 0.2, 0.3, 0.4]
+    cells[:, 0, 3] = [0.5, 1, 2, 3, 4]
+    found = _mtcnn.decode_cells(cells, 0.5, 0.6)
+    # Corners of the cell (0, 3) in the level: 6, 0 and 18, 12; counted from 1, and divided by the scale.
+    np.testing.assert_allclose(found[0], [14, 2, 36, 24, 1 / (1 + np.exp(-0.5)), 1, 2, 3, 4], rtol=1e-6)
+    np.testing.assert_allclose(found[1], [6, 10, 28, 32, 1 / (1 + np.exp(-3)), 0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+    assert len(_mtcnn.decode_cells(cells, 0.5, 0.9)) == 1
 
 
 # Suppression
@@ -285,6 +308,23 @@ def test_suppress_against_torchvision() -> None:
     scores = rng.random(900).astype(np.float32)
     kept = ops.nms(torch.as_tensor(boxes), torch.as_tensor(scores), 0.5).numpy()
     np.testing.assert_array_equal(_mtcnn.suppress(boxes, scores, 0.5), kept)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.1, 1.2, 1.41, 2.0])  # areas from 1 to 4, of which some are below 1 / 0.7
+@pytest.mark.parametrize("within", [0.5, 0.9])
+def test_levels_are_suppressed_as_one(ratio: float, within: float) -> None:
+    rng = np.random.default_rng(7)
+    levels = []
+    for side in (20, 20 * ratio, 20 * ratio**2):
+        first = rng.integers(0, 90, (60, 2))
+        boxes = np.concatenate([first, first + round(side), rng.integers(0, 30, (60, 1)) / 30], axis=1)
+        boxes = boxes.astype(np.float32)
+        levels.append(boxes[_mtcnn.suppress(boxes[:, :4], boxes[:, 4], within)])
+    levels.append(np.empty((0, 5), np.float32))
+    boxes = np.concatenate(levels)
+    expected = _mtcnn.suppress(boxes[:, :4], boxes[:, 4], 0.7)
+    assert (len(expected) < len(boxes)) == (ratio < 1.2 or within > 0.7)
+    np.testing.assert_array_equal(_mtcnn.suppress_levels(levels, within, 0.7), expected)
 
 
 # Odd images
@@ -389,6 +429,9 @@ def test_options_mean_what_they_mean_in_facenet_pytorch(crowd: UInt8Image) -> No
         {"max_faces": 0},
         {"max_faces": 1.0},
         {"threads": 0},
+        {"preset": "quick"},
+        {"preset": None},
+        {"preset": "fast", "min_face_size": 3},
         {"models": {"pnet": Path("pnet.onnx")}},
     ],
     ids=str,
@@ -414,12 +457,103 @@ def test_the_same_image_gives_the_same_bits(detector: Detector, crowd: UInt8Imag
     assert same(Detector(device="cpu", threads=5)(crowd), first)
 
 
+@pytest.mark.data
+def test_threads_change_no_bit_of_photos(data_root: Path) -> None:
+    photo = np.asarray(Image.open(data_root / "photos" / "solvay_1927.jpg").convert("RGB"))
+    first = Detector(device="cpu", threads=1)(photo)
+    assert len(first) >= 25
+    for threads in (2, 3, 8):
+        assert same(Detector(device="cpu", threads=threads)(photo), first)
+
+
+def test_one_thread_is_the_callers(crowd: UInt8Image) -> None:
+    before = set(threading.enumerate())
+    Detector(device="cpu", threads=1)(crowd)
+    assert set(threading.enumerate()) <= before
+    detector = Detector(device="cpu", threads=3)
+    detector(crowd)
+    assert len(set(threading.enumerate()) - before) <= 2  # the caller is the third
+
+
+def test_a_caller_does_not_wait_for_helpers_that_are_busy_elsewhere(crowd: UInt8Image) -> None:
+    detector = Detector(device="cpu", threads=2)
+    expected = detector(crowd)
+    release = threading.Event()
+    assert detector._pool is not None
+    busy = detector._pool.submit(release.wait)
+    try:
+        assert same(detector(crowd), expected)
+        assert not busy.done()
+    finally:
+        release.set()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_of_any_piece_reaches_the_caller(threads: int) -> None:
+    detector = Detector(device="cpu", threads=threads)
+    done = []
+
+    def work(item: int) -> int:
+        if item == 3:
+            raise ZeroDivisionError
+        done.append(item)
+        return item
+
+    assert detector._share(work, [5, 6, 7]) == [5, 6, 7]
+    with pytest.raises(ZeroDivisionError):
+        detector._share(work, list(range(1000)))
+    count = len(done)
+    assert detector._share(work, []) == []
+    assert len(done) == count  # nothing goes on behind the caller's back
+
+
 def test_threads_share_a_detector(detector: Detector, crowd: UInt8Image, astronaut: UInt8Image) -> None:
     images = [crowd, astronaut, crowd[:, ::-1], astronaut[:300]] * 3
     alone = [detector(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(detector, images))
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+# Presets
+
+
+def test_a_preset_gives_what_is_not_given(crowd: UInt8Image) -> None:
+    fast = PRESETS["fast"]
+    assert PRESETS["exact"] == Preset(20, (0.6, 0.7, 0.7), 0.709)
+    options: dict[str, Any] = {
+        "min_face_size": fast.min_face_size,
+        "thresholds": fast.thresholds,
+        "factor": fast.factor,
+    }
+    expected = Detector(device="cpu", threads=1, **options)(crowd)
+    assert same(Detector(device="cpu", threads=1, preset="fast")(crowd), expected)
+    usual: dict[str, Any] = {"min_face_size": 20, "thresholds": (0.6, 0.7, 0.7), "factor": 0.709}
+    found = Detector(device="cpu", threads=1, preset="fast", **usual)(crowd)  # explicit values win
+    assert same(found, Detector(device="cpu", threads=1)(crowd))
+    assert not same(found, expected)
+
+
+@pytest.mark.data
+def test_fast_finds_nearly_all_larger_faces_of_photos(data_root: Path, detector: Detector) -> None:
+    fast = Detector(device="cpu", threads=2, preset="fast")
+    total = found = 0
+    for path in sorted((data_root / "photos").iterdir()):
+        photo = np.asarray(Image.open(path).convert("RGB"))
+        boxes = np.array([face.box for face in fast(photo)]).reshape(-1, 4)
+        large = [face.box for face in detector(photo) if (face.box[2:] - face.box[:2]).min() >= 40]
+        total += len(large)
+        found += sum(overlap(box, boxes).max(initial=0) >= 0.5 for box in large)
+    assert total >= 30
+    assert found >= 0.97 * total
+
+
+def overlap(box: Float32, boxes: Float32) -> Float32:
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.maximum(sides, 0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    ratio: Float32 = shared / ((box[2:] - box[:2]).prod() + areas - shared)
+    return ratio
 
 
 # Export
