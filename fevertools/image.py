@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final, TypeAlias, cast
 
@@ -57,10 +58,21 @@ _TRANSPOSE: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED: Final = (5, 6, 7, 8)  # orientations that exchange width and height
+_MIRRORED: Final = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (1, 0), 7: (1, 1), 8: (0, 1)}  # upright axes x, y
 _SIXTEEN_BIT_MODES: Final = ("I;16", "I;16B", "I;16L", "I;16N")
 _ALPHA_MODES: Final = ("LA", "PA", "RGBA", "RGBa")
 _KEYED_MODES: Final = ("1", "L", "P", "RGB")  # may name one colour, or palette entries, as transparent
 _COLOR_MODES: Final = ("1", "P", "RGBX", "CMYK", "YCbCr", "HSV")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """An upright picture, perhaps at a fraction of its size: its point p is `factor` * p + `origin` at full size."""
+
+    pixels: UInt8Image  # (H, W, 3) RGB
+    factor: int = 1
+    origin: tuple[int, int] = (0, 0)  # x, y in pixels at full size, not above 0
 
 
 def load(image: ImageInput, *, color: Color = "rgb", max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Image:
@@ -90,19 +102,35 @@ def load(image: ImageInput, *, color: Color = "rgb", max_pixels: int = DEFAULT_M
         ImageTooLargeError: more than `max_pixels`.
         OptionError: `color` or `max_pixels` is not one of the documented values.
     """
+    return load_reduced(image, 1, color=color, max_pixels=max_pixels).pixels
+
+
+def load_reduced(
+    image: ImageInput, factor: int, *, color: Color = "rgb", max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Picture:
+    """As `load`, with a JPEG decoded at a fraction of its size, which takes a fraction of the time and the memory.
+
+    Args:
+        image, color, max_pixels: as for `load`. `max_pixels` is about the full size.
+        factor: 1, 2, 4 or 8: how much smaller each side of a JPEG becomes. Each pixel then is about the mean of those
+            that it covers. No other format can be decoded so: its picture has factor 1.
+
+    Raises:
+        UnreadableImageError, UnsupportedImageError, ImageTooLargeError, OptionError: as for `load`.
+    """
     if not isinstance(color, str) or color not in ("rgb", "bgr"):
         raise OptionError(f"color is {color!r}; use 'rgb', or 'bgr' for OpenCV frames")
     max_pixels = whole(max_pixels, "max_pixels")
     if isinstance(image, np.ndarray):
-        return _from_array(image, color, max_pixels)
+        return Picture(_from_array(image, color, max_pixels))
     if isinstance(image, Image.Image):
-        return _decode(image, f"PIL image of mode {image.mode}", max_pixels)
+        return Picture(_decode(image, f"PIL image of mode {image.mode}", max_pixels))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_bytes(_copy(image), "image bytes", max_pixels)
+        return _from_bytes(_copy(image), "image bytes", max_pixels, factor)
     if isinstance(image, (str, os.PathLike)):
-        return _from_path(image, max_pixels)
+        return _from_path(image, max_pixels, factor)
     if callable(getattr(image, "read", None)):
-        return _from_bytes(_read(image), f"file object {getattr(image, 'name', '')!r}", max_pixels)
+        return _from_bytes(_read(image), f"file object {getattr(image, 'name', '')!r}", max_pixels, factor)
     raise UnsupportedImageError(
         f"cannot read a {type(image).__name__} as an image; pass a path, encoded bytes, a binary file object, "
         "a PIL image, or a uint8 array (H, W, 3)"
@@ -167,12 +195,12 @@ def _gray_to_rgb(gray: UInt8Image) -> UInt8Image:
 # ------------------------------------------------------------------------------------------------------ encoded images
 
 
-def _from_path(path: str | os.PathLike[str], max_pixels: int) -> UInt8Image:
+def _from_path(path: str | os.PathLike[str], max_pixels: int, factor: int) -> Picture:
     if isinstance(path, str) and _URL.match(path):
         raise UnsupportedImageError(f"{path[:80]!r} is a URL; download it first and pass its bytes or the saved file")
     name = os.fsdecode(path)
     with _open(name) as file:
-        return _from_stream(file, repr(name), max_pixels)
+        return _from_stream(file, repr(name), max_pixels, factor)
 
 
 def _open(name: str) -> BinaryIO:
@@ -203,11 +231,11 @@ def _copy(data: bytes | bytearray | memoryview) -> bytes:
         raise UnreadableImageError(f"cannot read the memoryview: {error}; pass it before it is released") from error
 
 
-def _from_bytes(data: bytes, source: str, max_pixels: int) -> UInt8Image:
-    return _from_stream(io.BytesIO(data), source, max_pixels)
+def _from_bytes(data: bytes, source: str, max_pixels: int, factor: int) -> Picture:
+    return _from_stream(io.BytesIO(data), source, max_pixels, factor)
 
 
-def _from_stream(stream: IO[bytes], source: str, max_pixels: int) -> UInt8Image:
+def _from_stream(stream: IO[bytes], source: str, max_pixels: int, factor: int) -> Picture:
     try:
         header = stream.read(32)
         stream.seek(0)
@@ -227,7 +255,23 @@ def _from_stream(stream: IO[bytes], source: str, max_pixels: int) -> UInt8Image:
         opened = getattr(importlib.import_module(f"PIL.{module}"), reader)(stream)
     except _DECODE_ERRORS as error:
         raise _damaged(source, error) from error
-    return _decode(cast(ImageFile.ImageFile, opened), source, max_pixels)
+    if name == "JPEG" and factor > 1:
+        return _decode_reduced(cast(ImageFile.ImageFile, opened), source, max_pixels, factor)
+    return Picture(_decode(cast(ImageFile.ImageFile, opened), source, max_pixels))
+
+
+def _decode_reduced(image: ImageFile.ImageFile, source: str, max_pixels: int, factor: int) -> Picture:
+    width, height = image.size
+    _check_size(width, height, source, max_pixels)
+    # Pillow gives the smallest picture that is not below the size asked for.
+    asked = image.draft(None, (max(1, width // factor), max(1, height // factor)))
+    factor = 1 if asked is None else round(width / asked[1][2])
+    pixels = _decode(image, source, max_pixels)
+    orientation = _orientation(image)
+    full = np.array((height, width) if orientation in _TURNED else (width, height))
+    # The last block of a side may be cut short. Where the side is mirrored, it comes first.
+    x, y = (full - factor * np.array(pixels.shape[1::-1])) * _MIRRORED.get(orientation, (0, 0))
+    return Picture(pixels, factor, (int(x), int(y)))
 
 
 def _webp_size(header: bytes) -> tuple[int, int]:
@@ -284,12 +328,17 @@ def _allocate_large_tiff(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     # The tag is read after decoding: PNG may hold it behind the pixels, and Pillow's TIFF reader turns them by itself.
+    method = _TRANSPOSE.get(_orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none that makes sense."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except _DECODE_ERRORS:
-        return image
-    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSE else 1
 
 
 def _to_rgb(image: Image.Image, source: str) -> UInt8Image:

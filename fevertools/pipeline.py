@@ -13,18 +13,29 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fevertools._draft import at_full_size, draft_factor, in_picture
 from fevertools.align import crop_face
-from fevertools.detector import Detector
-from fevertools.encoder import Encoder, Encoding, express
+from fevertools.detector import PRESETS, Detector
+from fevertools.encoder import Encoder, Encoding, express_each, network_role
 from fevertools.errors import DegenerateFaceError, FevertoolsError, ImageError, OptionError
 from fevertools.hub import CacheOptions
-from fevertools.image import DEFAULT_MAX_PIXELS, ImageInput, load
-from fevertools.manifest import WeightsEntry, load_manifest
-from fevertools.options import choice, flag, fractions, whole
+from fevertools.image import DEFAULT_MAX_PIXELS, ImageInput, Picture, load_reduced
+from fevertools.manifest import PRECISIONS, WeightsEntry, load_manifest
+from fevertools.options import MOST_THREADS, choice, flag, fractions, whole
 from fevertools.preprocess import enlarge, fit_crop, to_luminance
+from fevertools.session import runs_on_cpu
 from fevertools.similarity import METRICS, Metric
 from fevertools.similarity import similarity as compare
-from fevertools.streaming import Progress, read_ahead
+from fevertools.streaming import (
+    READ_AHEAD,
+    Progress,
+    Room,
+    are_few,
+    read_ahead,
+    work_in_groups,
+    worker_pool,
+    workers_of,
+)
 from fevertools.tables import BACKENDS, Backend, to_backend, to_table
 from fevertools.types import (
     Color,
@@ -43,6 +54,8 @@ OnError: TypeAlias = Literal["skip", "raise"]
 
 LOOK_AHEAD: Final = 16
 """Most images whose faces `stream` gathers into one run of the encoder."""
+
+_PIXELS_AT_ONCE: Final = 64_000_000  # in pictures that are searched side by side; each takes tens of bytes there
 
 
 def fills_window(images: int, faces: int, batch_size: int) -> bool:
@@ -74,14 +87,23 @@ class Analyzer:
             package's default.
         device: "auto", "cpu" or another of `session.available_devices()`.
         providers: ONNX Runtime execution providers, in place of `device`.
-        threads: threads of one run of a network; None leaves it to ONNX Runtime.
+        threads: CPU threads that work at once: together on one image, or in `stream` on as many images, one each. None
+            is one a core, at most 8 on one image and MOST_WORKERS in a stream. Results do not depend on it.
+        precision: of the encoder's arithmetic: "float32", or "int8" where the weights have such a graph, see
+            `Encoder`. The embeddings of both can be compared with each other.
         batch_size: most faces in one run of the encoder.
         flip: average each face's embedding and logits with those of its mirror image.
-        min_face_size: smallest face to look for, pixels.
-        thresholds: scores that the three stages of the detector ask for, 0-1.
+        preset: of the detector: "exact", or "fast" for well under half of the time where a lost face does little harm,
+            see `Detector`.
+        min_face_size: smallest face to look for, pixels; None is the preset's: 20, and 40 of "fast".
+        thresholds: scores that the three stages of the detector ask for, 0-1; None is the preset's.
         max_faces: only so many of the largest faces; None for all.
         largest: only the largest face.
         max_pixels: refuse images of more pixels than this.
+        draft: decode JPEGs at a half, a quarter or an eighth of their size where faces of `min_face_size` are at least
+            48 pixels large even then, so 96 and more, and look for faces there. Takes a fraction of the time for large
+            photos, and finds nearly the same faces, in pixels of the full size as ever. Other formats, arrays and
+            `cropped` images are read as always.
         cache_dir: folder of the Hugging Face Hub cache; None is the library's own.
         local_files_only: never use the network, only what is bundled or cached.
 
@@ -106,25 +128,31 @@ class Analyzer:
         device: str = "auto",
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        precision: str = "float32",
         batch_size: int = 64,
         flip: bool = False,
-        min_face_size: int = 20,
-        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+        preset: str = "exact",
+        min_face_size: int | None = None,
+        thresholds: tuple[float, float, float] | None = None,
         max_faces: int | None = None,
         largest: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        draft: bool = False,
         cache_dir: Path | str | None = None,
         local_files_only: bool = False,
     ) -> None:
+        usual = PRESETS[choice(preset, "preset", PRESETS)]
         self._options: dict[str, Any] = {
-            "min_face_size": min_face_size,
-            "thresholds": fractions(thresholds, "thresholds", 3),
+            "preset": preset,
+            "min_face_size": usual.min_face_size if min_face_size is None else whole(min_face_size, "min_face_size"),
+            "thresholds": usual.thresholds if thresholds is None else fractions(thresholds, "thresholds", 3),
             "max_faces": max_faces,
             "largest": largest,
         }
         self._device, self._providers, self._threads = device, providers, threads
+        self._precision = choice(precision, "precision", PRECISIONS)
         self._batch_size, self._flip = whole(batch_size, "batch_size"), flag(flip, "flip")
-        self._max_pixels = whole(max_pixels, "max_pixels")
+        self._max_pixels, self._draft = whole(max_pixels, "max_pixels"), flag(draft, "draft")
         self._cache: CacheOptions = {
             "cache_dir": cache_dir,
             "local_files_only": flag(local_files_only, "local_files_only"),
@@ -133,8 +161,10 @@ class Analyzer:
         # No choice is no error yet: detection needs no encoder.
         self._entry = None if weights is None else find(weights, "encoder", **self._cache)
         self._lock = threading.Lock()
-        self._detector: Detector | None = None
-        self._encoder: Encoder | None = None
+        # By the threads of one run: calls have all that were asked for, the workers of a stream one each.
+        self._detectors: dict[tuple[int | None, int], Detector] = {}  # and by the factor of the picture's size
+        self._encoders: dict[int | None, Encoder] = {}
+        self._room = Room(_PIXELS_AT_ONCE)
         self._head: Float32 | None = None
         self._closed = False
         self._process = os.getpid()
@@ -157,7 +187,7 @@ class Analyzer:
             ImageError: the image cannot be read.
             WeightsError: the detector's files are missing or broken.
         """
-        return self._detect(self._load(image, color))
+        return self._detect(self._load(image, color, False))
 
     def embed(self, image: ImageInput, *, cropped: bool = False, color: Color = "rgb") -> Float32:
         """One expression embedding per face, in the order of `detect`.
@@ -174,7 +204,7 @@ class Analyzer:
             ImageError: the image cannot be read.
             WeightsError: a network's files are missing or broken.
         """
-        return self._encode(self._prepare(image, self._load(image, color), cropped).crops).embeddings
+        return self._encode(self._prepare(image, self._load(image, color, cropped), cropped).crops).embeddings
 
     def classify(self, image: ImageInput, *, cropped: bool = False, color: Color = "rgb") -> list[Expression]:
         """One expression per face, in the order of `detect`. Arguments and errors are those of `embed`."""
@@ -185,7 +215,7 @@ class Analyzer:
 
         Under `cropped` the one face has the whole image as its box, score 1 and the landmarks of the template.
         """
-        return self._finish([self._prepare(image, self._load(image, color), cropped)])[0]
+        return self._finish([self._prepare(image, self._load(image, color, cropped), cropped)])[0]
 
     def explain(self, image: ImageInput, *, cropped: bool = False, color: Color = "rgb") -> list[Explanation]:
         """Where the network looked: a class activation map of every label for each face, in the order of `detect`.
@@ -198,7 +228,7 @@ class Analyzer:
             ImageError: the image cannot be read.
             WeightsError: a network's files are missing or broken.
         """
-        prepared = self._prepare(image, self._load(image, color), cropped)
+        prepared = self._prepare(image, self._load(image, color, cropped), cropped)
         (result,) = self._finish([prepared])
         maps = self._made_encoder().maps(self._stacked(prepared.crops))
         labels = self.entry.labels
@@ -240,9 +270,10 @@ class Analyzer:
     ) -> Generator[ImageResult, None, None]:
         """Analyze any number of images, one result per image, in order, in flat memory.
 
-        Images are decoded in background threads while others are analyzed, and the faces of several images share a
-        run of the encoder, so up to READ_AHEAD + LOOK_AHEAD + 1 images are taken from `images` before their results
-        are given. Should `images` itself raise, the results of what it gave before come first.
+        Several images are decoded and searched side by side, one thread each, in as many threads as `threads` says
+        (None: one a core, at most MOST_WORKERS), and the faces of several images share a run of the encoder, so up to
+        (threads + 1) * (LOOK_AHEAD + READ_AHEAD) images are taken from `images` before their results are given. Should
+        `images` itself raise, the results of what it gave before come first.
 
         Args:
             images: an iterable of what `image.load` takes; iterated once, in the caller's thread.
@@ -299,45 +330,40 @@ class Analyzer:
         self, images: Iterable[ImageInput], cropped: bool, color: Color, progress: bool, on_error: OnError
     ) -> Generator[ImageResult, None, None]:
         total = len(images) if isinstance(images, Sized) else None
-        # Each generator is closed by name: the threads must be gone when this one is closed.
-        with (
-            Progress(total, shown=progress) as line,
-            closing(read_ahead(images, lambda image: self._try_load(image, color))) as pictures,
-            closing(self._windows(pictures, cropped, on_error)) as windows,
-        ):
+        workers = workers_of(self._threads)
+        alone, images = are_few(images, workers)
+        workers = 1 if alone else workers
+        # Photos keep the workers busy by themselves; crops have only the encoder's work to share.
+        groups = workers if cropped else -(-workers // 4)
+
+        def prepare(image: ImageInput) -> _Prepared:
+            return self._try_prepare(image, cropped, color, alone)
+
+        def is_whole(window: list[_Prepared]) -> bool:
+            faces = sum(len(prepared.faces) for prepared in window)
+            stop = window[-1].error is not None and on_error == "raise"
+            return stop or fills_window(len(window), faces, self._batch_size)
+
+        def finish(window: list[_Prepared]) -> list[ImageResult]:
+            return self._finish(window, alone=alone)
+
+        with Progress(total, shown=progress) as line, worker_pool(workers) as pool:
+            read = read_ahead(images, prepare, pool=pool, ahead=READ_AHEAD * workers)
+            windows = work_in_groups((prepared for _, prepared in read), is_whole, finish, pool=pool, ahead=groups)
             for window in windows:
-                for result in self._finish(window):
+                for result in window:
                     if result.error is not None and on_error == "raise":
                         raise result.error
                     line.advance()
                     yield result
                     self._check_open()  # a fork takes the generator along, and not its threads
 
-    def _windows(
-        self, pictures: Iterable[tuple[ImageInput, UInt8Image | FevertoolsError]], cropped: bool, on_error: OnError
-    ) -> Generator[list[_Prepared], None, None]:
-        """Images in groups whose faces fill a batch. A group ends early at an error that is to be raised."""
-        window: list[_Prepared] = []
-        try:
-            for source, picture in pictures:
-                window.append(self._try_prepare(source, picture, cropped))
-                faces = sum(len(prepared.faces) for prepared in window)
-                stop = window[-1].error is not None and on_error == "raise"
-                if stop or fills_window(len(window), faces, self._batch_size):
-                    full, window = window, []
-                    yield full
-        except Exception:
-            # Whatever the caller's iterable or a network raises goes on, after what came before it, which is whole.
-            if window:
-                yield window
-            raise
-        if window:
-            yield window
-
     def close(self) -> None:
         """Give the sessions back. Any later use raises FevertoolsError; closing twice is fine."""
         with self._lock:
-            self._closed, self._detector, self._encoder, self._head = True, None, None, None
+            self._closed, self._head = True, None
+            self._detectors.clear()
+            self._encoders.clear()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -352,7 +378,7 @@ class Analyzer:
         if self._closed:
             raise FevertoolsError("this Analyzer is closed; make a new one")
         # Asked before the process, or another thread of a child could be taken for the parent's.
-        in_use = self._lock.locked() or self._detector is not None or self._encoder is not None
+        in_use = self._lock.locked() or self._detectors or self._encoders
         if self._process != os.getpid():
             if in_use:
                 raise FevertoolsError(
@@ -361,51 +387,66 @@ class Analyzer:
                 )
             self._process = os.getpid()
 
-    def _load(self, image: ImageInput, color: Color) -> UInt8Image:
+    def _load(self, image: ImageInput, color: Color, cropped: bool) -> Picture:
         self._check_open()
-        return load(image, color=color, max_pixels=self._max_pixels)
+        factor = draft_factor(self._options["min_face_size"]) if self._draft and not cropped else 1
+        return load_reduced(image, factor, color=color, max_pixels=self._max_pixels)
 
-    def _try_load(self, image: ImageInput, color: Color) -> UInt8Image | FevertoolsError:
-        try:
-            return self._load(image, color)
-        except ImageError as error:
-            return _without_traceback(error)
+    def _detect(self, picture: Picture, *, alone: bool = True) -> list[Face]:
+        return at_full_size(self._search(picture, alone), picture)
 
-    def _detect(self, picture: UInt8Image) -> list[Face]:
+    def _search(self, picture: Picture, alone: bool) -> list[Face]:
+        """The faces in pixels of the picture as it was decoded."""
+        detector = self._made_detector(alone, picture.factor)
+        height, width = picture.pixels.shape[:2]
+        with self._room.holding(height * width):
+            return in_picture(detector(picture.pixels), picture)
+
+    def _threads_of(self, alone: bool) -> int | None:
+        """Threads of one run of a network: one where others run beside it, unless a GPU does the work anyway."""
+        threads = None if self._threads is None else whole(self._threads, "threads", 1, MOST_THREADS)
+        return threads if alone or not runs_on_cpu(self._device, self._providers) else 1
+
+    def _made_detector(self, alone: bool, factor: int) -> Detector:
         with self._lock:
             self._check_open()
-            if self._detector is None:
-                files = resolve(self._manifest.entry(None, "detector"), **self._cache)
-                self._detector = Detector(
-                    models=files,
+            threads = self._threads_of(alone)
+            if (threads, factor) not in self._detectors:
+                options = {**self._options, "min_face_size": self._options["min_face_size"] // factor}
+                self._detectors[threads, factor] = Detector(
+                    models=resolve(self._manifest.entry(None, "detector"), **self._cache),
                     device=self._device,
-                    threads=self._threads,
+                    threads=threads,
                     providers=self._providers,
-                    **self._options,
+                    **options,
                 )
-            detector = self._detector
-        return detector(picture)
+            return self._detectors[threads, factor]
 
-    def _encode(self, crops: list[UInt8Image]) -> Encoding:
-        return self._made_encoder().encode(self._stacked(crops), flip=self._flip)
+    def _encode(self, crops: list[UInt8Image], *, alone: bool = True) -> Encoding:
+        return self._made_encoder(alone).encode(self._stacked(crops), flip=self._flip)
 
     def _stacked(self, crops: list[UInt8Image]) -> UInt8Image:
         geometry = self.entry.geometry
         return np.stack(crops) if crops else np.empty((0, geometry.height, geometry.width, 1), np.uint8)
 
-    def _made_encoder(self) -> Encoder:
+    def _made_encoder(self, alone: bool = True) -> Encoder:
         with self._lock:
             self._check_open()
-            if self._encoder is None:
-                self._encoder = Encoder(
+            threads = self._threads_of(alone)
+            if threads not in self._encoders:
+                graph = network_role(self.entry, self._precision)
+                # Not the graphs of other precisions, which would be fetched for nothing.
+                roles = [role for role in self.entry.served if role == graph or role not in PRECISIONS.values()]
+                self._encoders[threads] = Encoder(
                     self.entry,
-                    resolve(self.entry, **self._cache),
+                    resolve(self.entry, roles=roles, **self._cache),
+                    precision=self._precision,
                     device=self._device,
-                    threads=self._threads,
+                    threads=threads,
                     batch_size=self._batch_size,
                     providers=self._providers,
                 )
-            return self._encoder
+            return self._encoders[threads]
 
     def _triplet_head(self, metric: Metric | None) -> Float32 | None:
         if "triplet" not in self.entry.files:
@@ -422,35 +463,32 @@ class Analyzer:
                 self._head = load_head(self.entry, **self._cache)
             return self._head
 
-    def _prepare(self, source: object, picture: UInt8Image, cropped: bool) -> _Prepared:
+    def _prepare(self, source: object, picture: Picture, cropped: bool, *, alone: bool = True) -> _Prepared:
         geometry = self.entry.geometry
         if flag(cropped, "cropped"):
-            faces, crops = [_whole(picture, geometry)], [fit_crop(picture, geometry)]
+            faces, crops = [_whole(picture.pixels, geometry)], [fit_crop(picture.pixels, geometry)]
         else:
-            faces = self._detect(picture)
-            crops = [_frame(picture, face, geometry) for face in faces]
+            found = self._search(picture, alone)
+            crops = [_frame(picture.pixels, face, geometry) for face in found]
+            faces = at_full_size(found, picture)
         return _Prepared(source, faces, [to_luminance(crop)[:, :, None] for crop in crops])
 
-    def _try_prepare(self, source: object, picture: UInt8Image | FevertoolsError, cropped: bool) -> _Prepared:
-        if isinstance(picture, FevertoolsError):
-            return _Prepared(source, [], [], picture)
+    def _try_prepare(self, source: ImageInput, cropped: bool, color: Color, alone: bool) -> _Prepared:
         try:
-            return self._prepare(source, picture, cropped)
+            return self._prepare(source, self._load(source, color, cropped), cropped, alone=alone)
         except (ImageError, DegenerateFaceError) as error:
             return _Prepared(source, [], [], _without_traceback(error))
 
-    def _finish(self, window: list[_Prepared]) -> list[ImageResult]:
-        encoding = self._encode([crop for prepared in window for crop in prepared.crops])
-        rows = iter(zip(encoding.embeddings, encoding.logits, strict=True))
-        results = []
-        for prepared in window:
-            found = []
-            for face in prepared.faces:
-                embedding, logits = next(rows)
-                # A copy, so that one kept face does not keep the batch.
-                found.append(FaceResult(face, embedding.copy(), express(logits, self.entry.labels)))
-            results.append(ImageResult(prepared.source, tuple(found), prepared.error))
-        return results
+    def _finish(self, window: list[_Prepared], *, alone: bool = True) -> list[ImageResult]:
+        encoding = self._encode([crop for prepared in window for crop in prepared.crops], alone=alone)
+        # A copy of each embedding, so that one kept face does not keep the batch.
+        rows = zip(map(np.copy, encoding.embeddings), express_each(encoding.logits, self.entry.labels), strict=True)
+        return [
+            ImageResult(
+                prepared.source, tuple(FaceResult(face, *next(rows)) for face in prepared.faces), prepared.error
+            )
+            for prepared in window
+        ]
 
 
 def _whole(picture: UInt8Image, geometry: FaceGeometry) -> Face:

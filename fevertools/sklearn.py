@@ -51,7 +51,7 @@ class ExpressionEmbedder(TransformerMixin, BaseEstimator):
     It learns nothing, so that `fit` only checks its parameters, and pickling or cloning it keeps no network.
 
     Args:
-        weights, device, threads, batch_size, flip: as for `Analyzer`.
+        weights, precision, device, threads, batch_size, flip: as for `Analyzer`.
         cropped: every image is one face, framed as the weights expect.
         color: channel order of arrays, "rgb" or "bgr".
         missing: what becomes of an image without a face, or one that cannot be read: "nan" is a row of NaN, "drop"
@@ -65,6 +65,7 @@ class ExpressionEmbedder(TransformerMixin, BaseEstimator):
         cropped: bool = False,
         color: Color = "rgb",
         missing: Missing = "nan",
+        precision: str = "float32",
         device: str = "auto",
         threads: int | None = None,
         batch_size: int = 64,
@@ -75,6 +76,7 @@ class ExpressionEmbedder(TransformerMixin, BaseEstimator):
         self.cropped = cropped
         self.color = color
         self.missing = missing
+        self.precision = precision
         self.device = device
         self.threads = threads
         self.batch_size = batch_size
@@ -138,6 +140,7 @@ class ExpressionEmbedder(TransformerMixin, BaseEstimator):
     def _analyzer(self) -> Analyzer:
         return Analyzer(
             self.weights,
+            precision=self.precision,
             device=self.device,
             threads=self.threads,
             batch_size=self.batch_size,

@@ -95,7 +95,10 @@ def _schema(weights: WeightsEntry) -> "pa.Schema":
 
 
 def identity(weights: WeightsEntry) -> dict[str, str]:
-    """What tells weights from others: {"name", "version", "sha256"}, the last of the network that made the vectors."""
+    """What tells weights from others: {"name", "version", "sha256"}, the last of the network that made the vectors.
+
+    It is that of the float32 graph whatever the precision: vectors of both can be compared with each other.
+    """
     return {"name": weights.name, "version": weights.version, "sha256": weights.files["onnx"].sha256}
 
 

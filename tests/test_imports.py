@@ -15,7 +15,7 @@ LEVELS = (
     {"errors", "labels"},
     {"types", "options", "_onnx"},
     {"image", "align", "preprocess", "session", "similarity", "streaming", "manifest", "_mtcnn", "_canvas"},
-    {"hub", "tables", "drawing", "_report"},
+    {"hub", "tables", "drawing", "_report", "_draft"},
     {"weights"},
     {"detector", "encoder"},
     {"pipeline"},

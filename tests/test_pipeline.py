@@ -1,6 +1,8 @@
 import gc
 import io
 import itertools
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +25,7 @@ from fevertools.errors import (
     UnreadableImageError,
     WeightsIntegrityError,
 )
-from fevertools.image import load
+from fevertools.image import Picture, load, load_reduced
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import Manifest, load_manifest
 from fevertools.pipeline import LOOK_AHEAD, Analyzer, shared_analyzer
@@ -31,6 +33,7 @@ from fevertools.preprocess import fit_crop, to_luminance
 from fevertools.streaming import READ_AHEAD, Progress
 from fevertools.types import Face
 from tests._tiny import DIMENSION, HEAD, reference, reference_similarity, write_weights
+from tests.cli.conftest import ROOT
 
 FACE = np.array([[40, 52], [63, 51], [52, 66], [43, 79], [60, 80]], np.float32)
 
@@ -124,8 +127,8 @@ def test_options_reach_the_detector(tiny_weights, detector):
     options = {"min_face_size": 33, "thresholds": (0.5, 0.6, 0.7), "max_faces": 2, "largest": True}
     analyzer = Analyzer(tiny_weights, device="cpu", threads=3, **options)
     analyzer.detect(picture(1))
-    got = analyzer._detector.options
-    assert options | {"device": "cpu", "threads": 3, "providers": None} == {
+    got = analyzer._made_detector(alone=True, factor=1).options
+    assert options | {"preset": "exact", "device": "cpu", "threads": 3, "providers": None} == {
         k: v for k, v in got.items() if k != "models"
     }
     assert {role: path.name for role, path in got["models"].items()} == {
@@ -142,7 +145,7 @@ def test_flip_and_batch_size_reach_the_encoder(tiny_weights, detector):
     assert np.allclose(Analyzer(tiny_weights, flip=True).embed(image, cropped=True), flipped, atol=1e-5)
     analyzer = Analyzer(tiny_weights, batch_size=2)
     assert np.allclose(analyzer.embed(picture(5)), expected(picture(5), analyzer)[0], atol=1e-5)
-    assert analyzer._encoder.batch_size == 2
+    assert analyzer._made_encoder().batch_size == 2
 
 
 def test_coinciding_landmarks_fall_back_to_the_box(analyzer, monkeypatch):
@@ -183,7 +186,7 @@ def test_similarity_is_on_the_head_where_there_is_one(triplet_weights, tiny_weig
             analyzer.similarity(np.ones(5), np.ones(5))
         with pytest.raises(OptionError, match="'dot'; known: triplet, cosine"):
             analyzer.similarity(a, b, metric="dot")
-        assert analyzer._encoder is None
+        assert analyzer._encoders == {}
     with Analyzer(tiny_weights) as analyzer:
         assert analyzer.similarity(a, b) == pytest.approx(cosine, abs=1e-6)
         assert analyzer.similarity(a, b, metric="cosine") == analyzer.similarity(a, b)
@@ -271,6 +274,112 @@ def test_stream_equals_one_by_one_and_keeps_order(tiny_weights, detector, batch_
                 assert np.allclose(face.embedding, embedding, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [2, 4])
+def test_images_side_by_side_give_the_same_bits_in_order(tiny_weights, detector, threads):
+    images = [picture(i * 7 % 5, seed=i) for i in range(60)]
+    images[20] = b"broken"
+
+    def facts(results):
+        return [
+            [(face.face.box.tobytes(), face.embedding.tobytes(), face.expression) for face in result.faces]
+            for result in results
+        ]
+
+    with Analyzer(tiny_weights, device="cpu", threads=1) as analyzer:
+        serial = facts(analyzer.stream(images))
+        crops = facts(analyzer.stream(images[:20], cropped=True))
+    with Analyzer(tiny_weights, device="cpu", threads=threads) as analyzer:
+        results = list(analyzer.stream(images))
+        assert facts(results) == serial
+        assert all(result.source is image for result, image in zip(results, images, strict=True))
+        assert facts(analyzer.stream(images[:20], cropped=True)) == crops
+
+
+def test_workers_of_a_stream_have_one_thread_each(tiny_weights, detector):
+    with Analyzer(tiny_weights, device="cpu", threads=3) as analyzer:
+        stream = analyzer.stream(picture(1, seed=i) for i in itertools.count())
+        next(stream)
+        assert len(working_threads()) == 3
+        assert [made.options["threads"] for made in analyzer._detectors.values()] == [1]
+        assert list(analyzer._encoders) == [1]
+        stream.close()
+        analyzer.embed(picture(1))  # alone, so with all threads
+        assert [made.options["threads"] for made in analyzer._detectors.values()] == [1, 3]
+        assert list(analyzer._encoders) == [1, 3]
+
+
+def test_one_image_has_all_threads(tiny_weights, detector):
+    with Analyzer(tiny_weights, device="cpu", threads=3) as analyzer:
+        for images in ([picture(1)], (picture(1) for _ in range(1))):
+            assert len(list(analyzer.stream(images))) == 1
+        assert [made.options["threads"] for made in analyzer._detectors.values()] == [3]
+        assert list(analyzer._encoders) == [3]
+
+
+def test_a_gpu_is_shared_by_the_workers(tiny_weights, detector, monkeypatch):
+    """Its memory is not taken twice."""
+    monkeypatch.setattr(pipeline, "runs_on_cpu", lambda device, providers: False)
+    with Analyzer(tiny_weights, device="cpu", threads=2) as analyzer:
+        list(analyzer.stream([picture(1)] * 3))
+        analyzer.embed(picture(1))
+        assert list(analyzer._encoders) == [2]
+        assert detector.made == 1
+
+
+THREADS = """
+import os, sys, threading
+import numpy as np
+import fevertools
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+crops = np.random.default_rng(0).integers(0, 256, (200, 90, 80), np.uint8)
+before, most, lock = tasks(), 0, threading.Lock()
+
+def run(cropped):
+    global most
+    with fevertools.Analyzer(device="cpu", threads=1) as analyzer:
+        for _ in analyzer.stream(crops[: 200 if cropped else 40], cropped=cropped):
+            with lock:
+                most = max(most, tasks())
+
+own = [threading.Thread(target=run, args=(i % 2 == 0,)) for i in range(4)]
+for thread in own: thread.start()
+for thread in own: thread.join()
+print(most - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="reads /proc")
+def test_four_analyzers_of_one_thread_have_four_workers():
+    """Threads of any library count: their callers', and one worker for each."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 4 < int(done.stdout) <= 8
+
+
+def test_few_pixels_are_searched_at_once(tiny_weights, detector, monkeypatch):
+    """Two pictures of 15,600 pixels fit into the room for 40,000, three do not."""
+    monkeypatch.setattr(pipeline, "_PIXELS_AT_ONCE", 40_000)
+    most, running, lock = 0, 0, threading.Lock()
+    find = FakeDetector.__call__
+
+    def slow(self, image):
+        nonlocal most, running
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return find(self, image)
+
+    monkeypatch.setattr(FakeDetector, "__call__", slow)
+    with Analyzer(tiny_weights, device="cpu", threads=4) as analyzer:
+        assert len(list(analyzer.stream(picture(1, seed=i) for i in range(24)))) == 24
+    assert most == 2
+
+
 def test_faces_of_several_images_share_a_run(analyzer, monkeypatch):
     runs = []
     encode = pipeline.Encoder.encode
@@ -294,43 +403,44 @@ def test_stream_reads_no_further_than_it_says(analyzer):
     assert read == 0
     for given in range(1, 60):
         next(stream)
-        assert read <= given + LOOK_AHEAD + READ_AHEAD
+        assert read <= given + 2 * (LOOK_AHEAD + READ_AHEAD)
     stream.close()
 
 
 def test_stream_keeps_few_pictures(analyzer, monkeypatch):
     alive, most = [], 0
 
-    def counting_load(image, **options):
-        loaded = load(image, **options).copy()
+    def counting_load(image, factor, **options):
+        nonlocal most
+        loaded = load_reduced(image, factor, **options).pixels.copy()
         alive.append(weakref.ref(loaded))
-        return loaded
-
-    monkeypatch.setattr(pipeline, "load", counting_load)
-    for _ in analyzer.stream(picture(1, seed=i) for i in range(80)):
         gc.collect()
         most = max(most, sum(ref() is not None for ref in alive))
-    assert 0 < most <= READ_AHEAD + 2
+        return Picture(loaded)
+
+    monkeypatch.setattr(pipeline, "load_reduced", counting_load)
+    assert len(list(analyzer.stream(picture(1, seed=i) for i in range(80)))) == 80
+    assert most == 1  # for each worker
 
 
-def reading_threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fevertools-read")]
+def working_threads():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fevertools-worker")]
 
 
 def test_closing_early_stops_the_threads(analyzer):
     stream = analyzer.stream(picture(1, seed=i) for i in itertools.count())
     next(stream)
-    assert reading_threads()
+    assert working_threads()
     stream.close()
-    assert not reading_threads()
+    assert not working_threads()
 
 
 def test_a_finished_or_failed_stream_leaves_no_threads(analyzer):
     list(analyzer.stream([picture(1)]))
-    assert not reading_threads()
+    assert not working_threads()
     with pytest.raises(ImageError):
         list(analyzer.stream([picture(1), b"broken"], on_error="raise"))
-    assert not reading_threads()
+    assert not working_threads()
 
 
 def test_a_broken_image_is_skipped_with_its_error(analyzer, tmp_path):
@@ -369,7 +479,7 @@ def test_a_failing_source_gives_what_came_before_first(analyzer, count):
     with pytest.raises(KeyError, match="own"):
         results.extend(analyzer.stream(source()))
     assert [len(result.faces) for result in results] == [1] * count
-    assert not reading_threads()
+    assert not working_threads()
 
 
 def test_the_source_is_iterated_in_the_callers_thread(analyzer):

@@ -63,6 +63,14 @@ def client_of(triplet_weights):
         app.state.service.close()
 
 
+def test_the_precision_is_the_servers(client_of, int8_weights):
+    for precision, factor in (("float32", 1), ("int8", 2)):
+        with client_of(weights=int8_weights, precision=precision) as client:
+            answer = client.post("/v1/embed?cropped=true", content=PNGS[0], headers={"content-type": "image/png"})
+        expected = factor * reference(CROPS[:1, :, :, None])[0][0]
+        np.testing.assert_allclose(answer.json()["faces"][0]["embedding"], expected, atol=1e-5)
+
+
 @pytest.fixture
 def client(client_of):
     with client_of() as made:

@@ -24,6 +24,7 @@ pytest.importorskip("httpx2", reason="test_serve needs it")
 import uvicorn
 
 from fevertools.cli import _serve, main
+from fevertools.detector import PRESETS
 from fevertools.serve import Settings, create_app, is_loopback, server
 from tests._tiny import reference
 from tests.test_serve import CROPS, PNGS
@@ -260,7 +261,8 @@ def test_help_gives_the_defaults(capsys):
     settings = Settings()
     numbers = ("min_face_size", "max_bytes", "max_pixels", "max_faces", "timeout", "body_timeout", "queue", "batch")
     for name in numbers:
-        assert float(given[name.replace("_", "-")]) == getattr(settings, name)
+        value = PRESETS[settings.preset].min_face_size if name == "min_face_size" else getattr(settings, name)
+        assert float(given[name.replace("_", "-")]) == value
     usual = inspect.signature(server.run).parameters
     assert (given["host"], int(given["port"])) == (usual["host"].default, usual["port"].default)
 

@@ -11,7 +11,7 @@ from onnxruntime.capi import onnxruntime_inference_collection
 
 from fevertools import session
 from fevertools.errors import DeviceUnavailableError, OptionError, WeightsIntegrityError, WeightsUnavailableError
-from fevertools.session import available_devices, make_session
+from fevertools.session import available_devices, make_session, runs_on_cpu
 
 MODEL = Path(session.__file__).parent / "bundled" / "mtcnn_rnet.onnx"
 
@@ -34,6 +34,33 @@ def test_options_reach_onnx_runtime() -> None:
     assert options.inter_op_num_threads == 1
     assert options.execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni amx_int8 avx512f\n", ("avx512_vnni", "amx_int8")),
+        ("flags\t\t: fpu avx2 avx512f\n", ()),
+        ("processor\t: 0\nFeatures\t: fp asimd asimddp\n", ("asimddp",)),
+        ("processor\t: 0\nhart\t\t: 1\n", None),
+        (None, None),
+    ],
+    ids=["vnni", "avx2", "arm", "riscv", "no such file"],
+)
+def test_int8_instructions_are_read_from_the_flags(
+    text: str | None, found: tuple[str, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where there are none, ONNX Runtime is told to be exact all the same."""
+    monkeypatch.setattr(session, "_CPU_FACTS", tmp_path / "cpuinfo")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert session.int8_instructions() == found
+    options = session._session_options(1)
+    if found == ():
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            options.get_session_config_entry("session.x64quantprecision")
 
 
 def test_auto_is_the_cpu_where_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +110,19 @@ def test_a_silent_fall_back_is_an_error_when_the_device_was_asked_for(cuda_that_
 def test_auto_prefers_cuda_and_bears_a_silent_fall_back(cuda_that_does_not_start: list[Any]) -> None:
     assert make_session(MODEL).get_providers() == ["CPUExecutionProvider"]
     assert cuda_that_does_not_start[0][0] == "CUDAExecutionProvider"
+
+
+def test_what_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs_on_cpu("cpu")
+    assert runs_on_cpu("cuda", ["CPUExecutionProvider"])
+    built = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    for found, on_cpu in ((built[1:], True), (built, False)):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda found=found: found)
+        assert runs_on_cpu() is on_cpu
+    assert not runs_on_cpu("cuda")
+    assert not runs_on_cpu(providers=built)
+    with pytest.raises(OptionError, match="'abacus'"):
+        runs_on_cpu("abacus")
 
 
 @pytest.mark.skipif(

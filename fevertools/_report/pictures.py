@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from typing import Final
@@ -14,7 +13,7 @@ from fevertools._report.faces import Rows, Run
 from fevertools.align import crop_face
 from fevertools.errors import DegenerateFaceError, ImageError
 from fevertools.image import load
-from fevertools.streaming import read_ahead
+from fevertools.streaming import read_ahead, worker_pool, workers_of
 from fevertools.types import Color, FaceGeometry, UInt8Image
 
 HEIGHT: Final = 64
@@ -45,8 +44,8 @@ def pictures(run: Run, rows: Rows, geometry: FaceGeometry, color: Color) -> list
             return [None] * len(members)
         return [_picture(picture, run, row, small) for row in members]
 
-    with closing(read_ahead(_by_image(run, rows), cut)) as cuts:
-        return [picture for _, group in cuts for picture in group]
+    with worker_pool(workers_of(None)) as pool:
+        return [picture for _, group in read_ahead(_by_image(run, rows), cut, pool=pool) for picture in group]
 
 
 def _by_image(run: Run, rows: Rows) -> Iterator[tuple[int, list[int]]]:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-
 from fevertools import __version__
 from fevertools.cli._draw import Gallery
 from fevertools.cli._inputs import Input, expand
 from fevertools.cli._output import FAILED_IMAGE, Sink, open_sink
 from fevertools.cli._parser import FAILED, FINE, UNUSABLE
-from fevertools.cli._rows import Record, columns, printable
+from fevertools.cli._rows import Record, columns, floats, printable
 from fevertools.cli._writers import Metadata
 from fevertools.drawing import draw_expressions, draw_faces, draw_maps
 from fevertools.errors import FevertoolsError, ImageError, UnreadableImageError
@@ -23,14 +21,14 @@ from fevertools.image import load
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import ROLES, WeightsEntry, load_manifest
 from fevertools.pipeline import Analyzer, fills_window
-from fevertools.streaming import Progress, read_ahead
-from fevertools.types import Expression, Face, FaceResult, ImageResult, UInt8Image
+from fevertools.streaming import READ_AHEAD, Progress, are_few, read_ahead, worker_pool, workers_of
+from fevertools.types import Expression, Face, FaceResult, ImageResult
 
 Records: TypeAlias = Generator[Record, None, None]
 
 _ANALYZER_OPTIONS: Final = (
-    "weights", "device", "threads", "batch_size", "flip", "min_face_size", "max_faces", "largest", "cache_dir",
-    "local_files_only",
+    "weights", "precision", "device", "threads", "batch_size", "flip", "preset", "min_face_size", "draft",
+    "max_faces", "largest", "cache_dir", "local_files_only",
 )  # fmt: skip
 
 
@@ -38,9 +36,9 @@ def detect(options: argparse.Namespace) -> int:
     """`fevertools detect`."""
     gallery = Gallery(options)
     entry = load_manifest().entry(None, "detector")
-    metadata = metadata_of("detect", entry, options, "min_face_size", "max_faces", "largest")
-    with analyzer_of(options) as analyzer, open_sink(options, columns("detect"), metadata) as sink:
-        return run(options, sink, lambda images: _detections(options, analyzer, images, gallery), gallery.enlist)
+    metadata = metadata_of("detect", entry, options, "preset", "min_face_size", "draft", "max_faces", "largest")
+    with open_sink(options, columns("detect"), metadata) as sink:
+        return run(options, sink, lambda images: _detections(options, images, gallery), gallery.enlist)
 
 
 def embed(options: argparse.Namespace) -> int:
@@ -71,14 +69,10 @@ def similarity(options: argparse.Namespace) -> int:
     return FINE
 
 
-def floats(values: Any) -> list[float]:
-    """The shortest decimals that give the same float32 numbers back, flattened in C order."""
-    return [float(text) for text in np.asarray(values, np.float32).ravel().astype(np.str_).tolist()]
-
-
 def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str, Any]], gallery: Gallery) -> int:
     with analyzer_of(options) as analyzer:
-        names = ["flip", "cropped", *(() if options.cropped else ("min_face_size", "max_faces", "largest"))]
+        detected = () if options.cropped else ("preset", "min_face_size", "draft", "max_faces", "largest")
+        names = ("precision", "flip", "cropped", *detected)
         metadata = metadata_of(options.command, analyzer.entry, options, *names)
         if not options.cropped:
             metadata["detector"] = _identity(load_manifest().entry(None, "detector"))
@@ -90,7 +84,7 @@ def _analyze(options: argparse.Namespace, extra: Callable[[FaceResult], dict[str
             if gallery and result.error is None:
                 source = str(result.source)
                 picture = load(source)  # once more, for `stream` keeps no pixels
-                explain = partial(analyzer.explain, picture, cropped=options.cropped)
+                explain = partial(analyzer.explain, source, cropped=options.cropped)
                 gallery.add("explain", source, lambda: draw_maps(picture, explain()))
                 gallery.add("draw", source, partial(draw_expressions, picture, result.faces))
 
@@ -147,35 +141,34 @@ def analyses(
             yield _record(str(result.source), faces, result.error)
 
 
-def _detections(
-    options: argparse.Namespace,
-    analyzer: Analyzer,
-    images: Iterator[Input],
-    gallery: Gallery,
-) -> Records:
+def _detections(options: argparse.Namespace, images: Iterator[Input], gallery: Gallery) -> Records:
     """As `Analyzer.stream`, without an encoder."""
+    workers = workers_of(options.threads)
+    few, images = are_few(images, workers)
+    threads, workers = (options.threads, 1) if few else (1, workers)
+
+    def look(image: Input) -> list[Face] | ImageError:
+        try:
+            return analyzer.detect(image.path)
+        except ImageError as error:
+            return error
+
     with (
         Progress(None, shown=shows_progress(options)) as line,
-        closing(read_ahead(images, _try_load)) as pictures,
+        analyzer_of(options, threads=threads) as analyzer,
+        worker_pool(workers) as pool,
     ):
-        for image, picture in pictures:
-            if isinstance(picture, ImageError):
+        for image, found in read_ahead(images, look, pool=pool, ahead=READ_AHEAD * workers):
+            if isinstance(found, ImageError):
                 if options.on_error == "raise":
-                    raise picture
-                record = _record(image.path, [], picture)
+                    raise found
+                record = _record(image.path, [], found)
             else:
-                faces = analyzer.detect(picture)
-                gallery.add("draw", image.path, partial(draw_faces, picture, faces))
-                record = _record(image.path, [face_cells(face) for face in faces], None)
+                if gallery:
+                    gallery.add("draw", image.path, partial(draw_faces, load(image.path), found))
+                record = _record(image.path, [face_cells(face) for face in found], None)
             line.advance()
             yield record
-
-
-def _try_load(image: Input) -> UInt8Image | ImageError:
-    try:
-        return load(image.path)
-    except ImageError as error:
-        return error
 
 
 def shows_progress(options: argparse.Namespace) -> bool:

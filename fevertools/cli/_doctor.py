@@ -55,6 +55,7 @@ def doctor(options: argparse.Namespace) -> int:
     report.problems.extend(_rivalry())
     report.check("providers", _providers)
     report.check("devices", _devices)
+    report.check("int8", _int8)
     report.check("cache", _cache)
     report.check("detector", lambda: _weights("detector"))
     report.check("encoder", lambda: _weights("encoder"))
@@ -125,6 +126,17 @@ def _devices() -> list[str]:
     from fevertools.session import available_devices
 
     return list(available_devices())
+
+
+def _int8() -> str:
+    """Whether this CPU is fast at `--precision int8`."""
+    from fevertools.session import INT8_INSTRUCTIONS, int8_instructions
+
+    found = int8_instructions()
+    if found is None:
+        return "perhaps fast: this system does not tell which instructions its CPU has"
+    words = ", ".join(INT8_INSTRUCTIONS[name] for name in found)
+    return f"fast: {words}" if found else f"hardly faster than float32: none of {', '.join(INT8_INSTRUCTIONS.values())}"
 
 
 def _cache() -> str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Final, Protocol, Self, TypeAlias
 
 from fevertools.cli._parser import FORMATS, SUFFIXES
@@ -24,6 +24,9 @@ FAILED_IMAGE: Final = -1
 
 IsGroup: TypeAlias = Callable[[int, int], bool]
 """Whether so many images, with so many faces, are a whole group."""
+
+_NUMBERS: Final[Mapping[str, Callable[[str], str | float]]] = MappingProxyType({"csv": str})
+"""Format -> what it wants of a number in the journal, where that is its text as it stands there."""
 
 
 class Sink(Protocol):
@@ -240,7 +243,7 @@ class JournalSink:
         with self._journal.open(encoding="ascii") as stream:
             next(stream)  # the header
             for line in stream:
-                record = json.loads(line)
+                record = json.loads(line, parse_float=_NUMBERS.get(self._form))
                 if record["source"] not in self._strays:
                     yield from rows(record)
 

@@ -108,7 +108,7 @@ def predict(options: argparse.Namespace) -> int:
     with analyzer_of(options) as analyzer:
         made = load_probe(options.probe, analyzer.entry)
         classes = [str(name) for name in made.classes_]
-        metadata = metadata_of("probe predict", analyzer.entry, options, "flip", "cropped") | {
+        metadata = metadata_of("probe predict", analyzer.entry, options, "precision", "flip", "cropped") | {
             "labels": classes,
             "probe": hashlib.sha256(Path(options.probe).read_bytes()).hexdigest(),
         }

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from fevertools.labels import EMOTIONS, LANDMARKS
+from fevertools.types import Float32
 
 Record: TypeAlias = dict[str, Any]
 """One image: {"source": str, "faces": [{column: value}], "error": str or None}."""
@@ -67,6 +71,33 @@ def rows(record: Record) -> Iterator[Row]:
     source = printable(record["source"])
     for index, face in enumerate(record["faces"]):
         yield {"source": source, "face": index, **face}
+
+
+_FEW: Final = 32  # numbers whose texts are made as soon
+_POWERS: Final = 10.0 ** np.arange(23)  # all that float64 holds exactly
+
+
+def floats(values: npt.ArrayLike) -> list[float]:
+    """The shortest decimals that give the same float32 numbers back, flattened in C order."""
+    flat = np.asarray(values, np.float32).ravel()
+    found = _shortest(flat) if len(flat) > _FEW else None
+    return [float(text) for text in flat.astype(np.str_).tolist()] if found is None else found.tolist()
+
+
+def _shortest(flat: Float32) -> npt.NDArray[np.float64] | None:
+    """The same without making texts; None where a number is too large or too small for it."""
+    size = np.where(flat == 0, np.float32(1), np.abs(flat))
+    if not (size.min() > 1e-13 and size.max() < 1e6):
+        return None
+    wide = size.astype(np.float64)
+    # Of 6 to 9 digits: fewer never tell less, more never tell more. Whole numbers over powers of ten are rounded once.
+    power = np.arange(5, 9)[:, None] - np.floor(np.log10(wide)).astype(np.intp)
+    decimals = np.rint(wide * _POWERS[power]) / _POWERS[power]  # (4, N)
+    same = decimals.astype(np.float32) == size
+    if not same.any(axis=0).all():
+        return None
+    shortest = decimals[same.argmax(axis=0), np.arange(len(flat))]
+    return np.copysign(np.where(flat == 0, 0.0, shortest), flat)
 
 
 def is_record(record: Record, columns: Sequence[Column]) -> bool:

@@ -14,14 +14,13 @@ from fevertools.cli._commands import (
     analyzer_of,
     expression_cells,
     face_cells,
-    floats,
     metadata_of,
     shows_progress,
     tell,
 )
 from fevertools.cli._output import Sink, open_sink
 from fevertools.cli._parser import FAILED, FINE
-from fevertools.cli._rows import Column, Record, columns, printable
+from fevertools.cli._rows import Column, Record, columns, floats, printable
 from fevertools.errors import OptionError, VideoError
 from fevertools.labels import EMOTIONS
 from fevertools.manifest import load_manifest
@@ -75,7 +74,10 @@ def _columns(dimension: int) -> tuple[Column, ...]:
 
 
 def _metadata(options: argparse.Namespace, analyzer: Analyzer) -> dict[str, Any]:
-    names = ("flip", "cropped", "min_face_size", "max_faces", "largest", "every", "smooth", "embeddings")
+    names = (
+        "precision", "flip", "cropped", "preset", "min_face_size", "max_faces", "largest", "every", "smooth",
+        "embeddings",
+    )  # fmt: skip
     return {
         **metadata_of("video", analyzer.entry, options, *names),
         "detector": metadata_of("detect", load_manifest().entry(None, "detector"), options)["weights"],

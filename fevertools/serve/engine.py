@@ -24,7 +24,7 @@ class Halves(Analyzer):
 
     def prepare(self, image: bytes | bytearray, *, cropped: bool, max_faces: int) -> _Prepared:
         """Decode, detect and crop; only the largest faces."""
-        prepared = self._prepare(None, self._load(image, "rgb"), cropped)
+        prepared = self._prepare(None, self._load(image, "rgb", cropped), cropped)
         return replace(prepared, faces=prepared.faces[:max_faces], crops=prepared.crops[:max_faces])
 
     def finish(self, window: list[_Prepared]) -> list[ImageResult]:
@@ -45,10 +45,12 @@ class Engine:
 
     def __init__(self, settings: Settings, told: Callable[[int], object]) -> None:
         options: dict[str, Any] = {
+            "precision": settings.precision,
             "device": settings.device,
             "threads": settings.threads,
             # The most that a batch can grow to, so that each is one run.
             "batch_size": settings.batch - 1 + settings.max_faces,
+            "preset": settings.preset,
             "min_face_size": settings.min_face_size,
             "max_faces": settings.max_faces,
             "max_pixels": settings.max_pixels,

@@ -7,7 +7,7 @@ from typing import Final
 from fevertools.errors import OptionError
 from fevertools.options import whole
 
-_COUNTS: Final = ("min_face_size", "max_bytes", "max_pixels", "max_faces", "queue", "batch")
+_COUNTS: Final = ("max_bytes", "max_pixels", "max_faces", "queue", "batch")
 _SECONDS: Final = ("timeout", "body_timeout")
 
 
@@ -23,9 +23,11 @@ class Settings:
     """
 
     weights: str | Path | None = None  # as for `Analyzer`
+    precision: str = "float32"  # as for `Analyzer`
     device: str = "auto"  # as for `Analyzer`
     threads: int | None = None  # of one run of a network; None leaves it to ONNX Runtime
-    min_face_size: int = 20  # smallest face to look for, pixels
+    preset: str = "exact"  # of the detector, as for `Analyzer`
+    min_face_size: int | None = None  # smallest face to look for, pixels; None is the preset's
     max_bytes: int = 10 * 2**20  # of one body
     max_pixels: int = 25_000_000  # of one picture
     max_faces: int = 64  # only so many of the largest faces of a picture
@@ -39,6 +41,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             whole(getattr(self, name), name)
+        if self.min_face_size is not None:
+            whole(self.min_face_size, "min_face_size")
         for name in _SECONDS:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ from PIL import Image
 from fevertools import errors
 from fevertools.cli import EXIT_CODES, _doctor, _parser, main
 from fevertools.cli._writers import TEXTS, WRITERS
+from fevertools.manifest import PRECISIONS
 from fevertools.similarity import METRICS
 from tests.cli.conftest import ROOT, json_rows, process, save_crop, start
 
@@ -290,6 +291,20 @@ def test_doctor_finds_a_whole_installation_well(whole, capsys):
     assert report["encoding_test"]["next_ms"] > 0
     assert main(["doctor"]) == 0
     assert "all well" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [(("avx512_vnni", "amx_int8"), "fast: AVX-512 VNNI, AMX"), ((), "hardly faster"), (None, "perhaps fast")],
+)
+def test_doctor_tells_whether_int8_is_fast_here(found, words, whole, monkeypatch, capsys):
+    monkeypatch.setattr("fevertools.session.int8_instructions", lambda: found)
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["int8"].startswith(words)
+
+
+def test_precisions_are_those_of_the_manifest():
+    assert tuple(PRECISIONS) == _parser.PRECISIONS
 
 
 def test_doctor_tells_two_runtimes(whole, monkeypatch, capsys):

@@ -64,6 +64,15 @@ def test_csv_of_embed_on_stdout_gives_the_same_float32(crops, cropped, tiny_weig
     assert "5 images, 5 faces, 0 images without a face, 0 errors" in captured.err
 
 
+def test_the_precision_changes_the_numbers_and_what_resume_compares(crops, int8_weights):
+    options = ["--cropped", "--weights", str(int8_weights), "--device", "cpu"]
+    for precision, factor in (("float32", 1), ("int8", 2)):
+        assert main(["embed", "crops", "--precision", precision, "-o", f"{precision}.npz", *options]) == 0
+        arrays = np.load(f"{precision}.npz", allow_pickle=False)
+        assert np.allclose(arrays["embedding"], factor * expected_outputs()[0], atol=1e-5)
+        assert json.loads(str(arrays["metadata"]))["options"]["precision"] == precision
+
+
 def read_csv(path):
     with open(path, encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

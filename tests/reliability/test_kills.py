@@ -45,12 +45,12 @@ def wait_for(journal, lines):
 @pytest.mark.parametrize("form", FORMATS)
 def test_killed_again_and_again(batch, tmp_path, form):
     output, journal = tmp_path / f"x.{form}", tmp_path / f"x.{form}.partial"
-    for fed in (12, 20, 36):
+    for fed in (20, 28, 36):
         with batch.start(output, "--resume", inputs="-") as running:
             # The list does not end, so neither does the process.
             running.stdin.write("".join(f"{name}\n" for name in batch.names(fed)).encode())
             running.stdin.flush()
-            wait_for(journal, fed - 10)
+            wait_for(journal, fed - 18)
             running.kill()
             assert running.wait(60) == -signal.SIGKILL
         assert litter(tmp_path) == [journal.name]
@@ -166,7 +166,7 @@ def test_a_second_run_does_not_write_between(batch, tmp_path, capsys):
     with batch.start(output, inputs="-") as running:
         running.stdin.write("".join(f"{path}\n" for path in batch.names()).encode())
         running.stdin.flush()
-        wait_for(journal, COUNT - 10)
+        wait_for(journal, COUNT - 18)
         for way in ("--resume", "--overwrite"):
             assert batch.run(output, way) == 2
             assert "another run writes" in capsys.readouterr().err
