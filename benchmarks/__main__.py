@@ -3,17 +3,36 @@
 `python -m benchmarks tables` writes the tables of README and docs, which stand between `<!-- begin NAME -->` and
 `<!-- end NAME -->`, and the model cards in docs/cards; `--check` only tells whether one is out of date.
 `python -m benchmarks ablation` puts the ablation of the default weights into weights_manifest.json.
+`python -m benchmarks all` runs every timing of inference and training on this machine, without network, into
+benchmarks/results, and then writes the tables. It wants the machine to itself.
 """
 
 import argparse
 import json
 import re
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import notebooks, serve, systems, video
+from benchmarks import (
+    curve,
+    detection,
+    end_to_end,
+    limit,
+    notebooks,
+    peer_accuracy,
+    precision,
+    serve,
+    stream,
+    systems,
+    training,
+    video,
+    weight,
+)
+from benchmarks import embedding as embedding_peers
 from benchmarks._common import header
 from fevertools.manifest import load_manifest
 from fevertools.train.card import model_card
@@ -57,21 +76,6 @@ def recall() -> str:
         values = result["PrivateTest"]["single"]["ferplus8"]["recall"].values()
         rows.append(f"| {result['weights']} | " + " | ".join(f"{value:.0f}" for value in values) + " |")
     return "\n".join(rows)
-
-
-def detection() -> str:
-    """Detection time against facenet-pytorch, same faces."""
-    result = json.loads((RESULTS / "detection.json").read_text())
-    rows = header("photo", "size", "faces", "fevertools ms", "facenet-pytorch ms", "ratio")
-    rows += [
-        f"| {name} | {photo['width']} x {photo['height']} | {photo['faces']} | {photo['fevertools']['median_ms']:.0f} "
-        f"| {photo['facenet_pytorch']['median_ms']:.0f} | {photo['ratio']:.1f} |"
-        for name, photo in result["photos"].items()
-    ]
-    machine = (
-        f"{result['machine']['processor']}, {result['threads']} threads, medians of {result['rounds']} runs in turn"
-    )
-    return "\n".join(rows) + f"\n\n{machine}; median ratio {result['median_ratio']}."
 
 
 def runs() -> str:
@@ -214,7 +218,8 @@ def write_ablation() -> None:
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "recall": recall,
-    "detection": detection,
+    "detection": lambda: detection.table(RESULTS),
+    "detection_sizes": lambda: detection.sizes_table(RESULTS),
     "runs": runs,
     "choice": choice,
     "agreement": agreement,
@@ -228,6 +233,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "smile": lambda: notebooks.smile(RESULTS),
     "serve": lambda: serve.table(RESULTS),
     "video": lambda: video.table(RESULTS),
+    "curve": lambda: curve.table(RESULTS),
+    "limit": lambda: limit.table(RESULTS),
+    "peer_accuracy": lambda: peer_accuracy.table(RESULTS),
+    "peer_embedding": lambda: embedding_peers.table(RESULTS),
+    "peer_photos": lambda: end_to_end.table(RESULTS),
+    "peer_weight": lambda: weight.table(RESULTS),
+    "precision": lambda: precision.table(RESULTS),
+    "stream": lambda: stream.table(RESULTS),
+    "training": lambda: training.table(RESULTS),
 }
 
 
@@ -246,14 +260,43 @@ def cards() -> dict[str, str]:
     return {f"docs/cards/{entry.name}.md": model_card(entry) for entry in entries if entry.kind == "encoder"}
 
 
+TIMINGS = (
+    "detection",
+    "embedding",
+    "precision",
+    "end_to_end",
+    "stream",
+    "weight",
+    "peer_accuracy",
+    "limit",
+    "training",
+)
+"""Modules of `python -m benchmarks all`, one after the other: each has a process of its own, and the machine."""
+
+
+def run_all(names: Sequence[str]) -> list[str]:
+    """Run benchmarks into their results files. Returns the names of those that failed; their old results stay."""
+    failed = []
+    for name in names:
+        start = time.monotonic()
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--output", str(RESULTS / f"{name}.json")]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+        print(f"{name}: {'done' if done.returncode == 0 else 'FAILED'}, {time.monotonic() - start:.0f} s", flush=True)
+        if done.returncode:
+            failed.append(name)
+    return failed
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", choices=("tables", "ablation"))
+    parser.add_argument("command", choices=("tables", "ablation", "all"))
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
+    parser.add_argument("--only", nargs="+", choices=TIMINGS, default=TIMINGS, help="of `all`: run these")
     options = parser.parse_args(arguments)
     if options.command == "ablation":
         write_ablation()
         return 0
+    failed = run_all(options.only) if options.command == "all" else []
     stale: list[Any] = []
     pages = {page: fill((ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
     for page, after in (pages | cards()).items():
@@ -264,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(after, encoding="utf-8")
     print("out of date: " + ", ".join(stale) if stale else "up to date")
-    return 1 if options.check and stale else 0
+    return 1 if failed or (options.check and stale) else 0
 
 
 if __name__ == "__main__":
