@@ -99,6 +99,8 @@ def prefer(browser, scheme):
         {"name": "prefers-reduced-motion", "value": "reduce"},
     ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    # The page is told of it when it is drawn next, before the callbacks of that frame.
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
 
 def find(browser, selector):
