@@ -94,9 +94,10 @@ class EmoxnetOptions:
     """EmoXNet: feature extractors side by side, and the classifier on their concatenated features."""
 
     members: tuple[str, ...] = ("vgg16", "densenet121", "seresnet34", "seresnext50")
-    upsample: tuple[int, ...] = ()  # how often larger each member sees the face; () is once, for all
+    upsample: tuple[float, ...] = ()  # how many times larger each member sees the face; () is once, for all
     runs: tuple[str, ...] = ()  # of single members, whose trained extractors an ensemble begins with, in this order
     frozen: bool = False  # train the classifier only
+    width: float = 1.0  # by which the members' channels are multiplied, for small machines; DenseNet's growth rate
     smoothing: float = 0.1  # alpha of the labels that EmoXNetLite learns, Eq. 3
     hidden: int = 512  # units of the classifier's hidden layer, of which the paper does not say how many
 

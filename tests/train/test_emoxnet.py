@@ -57,10 +57,22 @@ def small(**options: str) -> Recipe:
 
 @pytest.mark.parametrize("name", sorted(MEMBERS))
 def test_every_extractor_gives_pooled_features(name: str) -> None:
-    member = MEMBERS[name]().eval()
+    member = MEMBERS[name](1.0).eval()
     with torch.no_grad():
         features = member(torch.randn(2, 1, 48, 48))
     assert features.shape == (2, member.num_features)
+
+
+@pytest.mark.parametrize("name", sorted(MEMBERS.keys() - {"efficientnet_b0"}))
+def test_half_as_wide(name: str) -> None:
+    whole, half = MEMBERS[name](1.0), MEMBERS[name](0.5)
+    assert half.num_features == whole.num_features / 2
+    assert sum(p.numel() for p in half.parameters()) < 0.3 * sum(p.numel() for p in whole.parameters())
+
+
+def test_a_member_of_one_width() -> None:
+    with pytest.raises(DataError, match="one width"):
+        MEMBERS["efficientnet_b0"](0.5)
 
 
 def test_the_four_of_the_paper() -> None:
@@ -140,12 +152,12 @@ def test_watches_a_figure_that_should_fall() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_members_see_the_face_as_large_as_they_ask() -> None:
-    network = EmoXNet(("a", "b"), 8, 48, 48, 0.0, upsample=(1, 2)).eval()
+    network = EmoXNet(("a", "b"), 8, 48, 48, 0.0, upsample=(1, 1.5)).eval()
     sizes: list[int] = []
     for member in network.backbone.values():
         member.register_forward_hook(lambda _m, args, _o: sizes.append(args[0].shape[-1]))
     network(torch.zeros(1, 48, 48, 1))
-    assert sizes == [48, 96]
+    assert sizes == [48, 72]
     with pytest.raises(DataError, match="1 factors for 2"):
         EmoXNet(("a", "b"), 8, 48, 48, 0.0, upsample=(2,))
 

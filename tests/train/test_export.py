@@ -22,6 +22,7 @@ from fevertools.weights import load_head
 # FaceResNet wants 112 pixels.
 MODELS = {
     "mobilenet_v1": ModelOptions(start="random"),
+    "mobilenet_v1_short": ModelOptions(name="mobilenet_v1_short", start="random"),
     "face_resnet": ModelOptions(name="face_resnet", start="random", resolution=112, dimension=128),
 }
 

@@ -89,6 +89,19 @@ def test_restored_norm_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (evaluated - trained).abs().max() < 0.02
 
 
+def test_a_short_one_begins_with_the_same_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_start(tmp_path)
+    monkeypatch.setenv("FEVERTOOLS_STARTS", str(tmp_path))
+    frames = torch.randn(4, 1, 64, 64)
+    whole, short = MobileNetV1(), MobileNetV1(blocks=9)
+    for backbone in (whole, short):
+        faceres.load_start(backbone, "faceres", frames)
+    assert short.features == 512
+    with torch.no_grad():
+        expected = whole.eval().units[: len(short.units)](frames)
+        assert torch.equal(short.eval().maps(frames), expected)
+
+
 @pytest.mark.parametrize("spoil", ["json", "bin", "short"])
 def test_broken_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
     write_start(tmp_path)

@@ -92,6 +92,13 @@ def make_emoxnet(recipe: Recipe) -> EmoXNet:
     """The network of a recipe, random."""
     options, model = recipe.emoxnet, recipe.model
     network = EmoXNet(
-        options.members, options.hidden, model.crop, model.resolution, model.dropout, options.upsample, options.frozen
+        options.members,
+        options.hidden,
+        model.crop,
+        model.resolution,
+        model.dropout,
+        options.upsample,
+        options.frozen,
+        options.width,
     )
     return network.to(memory_format=torch.channels_last)

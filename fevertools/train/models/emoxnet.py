@@ -1,12 +1,13 @@
 """EmoXNet: feature extractors side by side, average pooled and concatenated, and an MLP on top (its figure 1)."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from fevertools.errors import DataError
 from fevertools.labels import EMOTIONS_7
@@ -21,32 +22,56 @@ class Output(NamedTuple):
 
 
 class Vgg16(nn.Module):
-    """The convolutions of VGG-16 with batch norm, pooled: its fully connected layers have most of its weights."""
+    """The convolutions of VGG-16 with batch norm, pooled: its fully connected layers have most of its weights.
 
-    def __init__(self) -> None:
+    Args:
+        width: by which the number of every layer's channels is multiplied.
+    """
+
+    def __init__(self, width: float) -> None:
         super().__init__()
-        self.features: nn.Module = timm.create_model("vgg16_bn", in_chans=1).features  # type: ignore[assignment]
-        self.num_features = 512
+        layers: list[str | int] = [c if isinstance(c, str) else int(width * c) for c in cfgs["D"]]
+        self.features = make_layers(layers, batch_norm=True)
+        self.num_features = int(width * 512)
+        self.features[0] = nn.Conv2d(1, int(width * 64), 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(self.features(x), 1).flatten(1)
 
 
-def _pooled(name: str) -> Callable[[], nn.Module]:
-    """A network of timm that ends with its pooled features."""
-    return lambda: timm.create_model(name, in_chans=1, num_classes=0)
+def _pooled(name: str, argument: str, *values: int) -> Callable[[float], nn.Module]:
+    """A network of timm that ends with its pooled features; `argument` sets its widths, which are `values` at 1."""
+
+    def make(width: float) -> nn.Module:
+        scaled = [max(8, int(width * value)) for value in values]
+        options: dict[str, Any] = {argument: tuple(scaled) if len(scaled) > 1 else scaled[0]}
+        return timm.create_model(name, in_chans=1, num_classes=0, **options)
+
+    return make
 
 
-MEMBERS: dict[str, Callable[[], nn.Module]] = {
+def _efficientnet(width: float) -> nn.Module:
+    if width != 1:
+        raise DataError(f"efficientnet_b0 has one width: set emoxnet.width to 1, not {width}, or leave it out")
+    return timm.create_model("efficientnet_b0", in_chans=1, num_classes=0)
+
+
+RESNET = (64, 128, 256, 512)
+
+MEMBERS: dict[str, Callable[[float], nn.Module]] = {
     "vgg16": Vgg16,
-    "densenet121": _pooled("densenet121"),
-    "efficientnet_b0": _pooled("efficientnet_b0"),
-    "resnet34": _pooled("resnet34"),
-    "seresnet34": _pooled("seresnet34"),
-    "resnext50": _pooled("resnext50_32x4d"),
-    "seresnext50": _pooled("seresnext50_32x4d"),
+    "densenet121": _pooled("densenet121", "growth_rate", 32),
+    "resnet34": _pooled("resnet34", "channels", *RESNET),
+    "seresnet34": _pooled("seresnet34", "channels", *RESNET),
+    "resnext50": _pooled("resnext50_32x4d", "channels", *RESNET),
+    "seresnext50": _pooled("seresnext50_32x4d", "channels", *RESNET),
+    "efficientnet_b0": _efficientnet,
 }
-"""The extractors of table 1, without pretrained weights; EmoXNet is those in `EmoxnetOptions.members`."""
+"""The extractors of table 1, without pretrained weights, of a certain width; EmoXNet is those in
+`EmoxnetOptions.members`, 1 wide."""
 
 
 class EmoXNet(nn.Module):
@@ -60,6 +85,7 @@ class EmoXNet(nn.Module):
         dropout: probability, before both layers of the classifier.
         upsample: how many times larger each member sees the face; () is once, for all.
         frozen: whether the extractors stay as they are.
+        width: by which the channels of the extractors' layers are multiplied; DenseNet's growth rate.
 
     Raises:
         DataError: no such member, or not one factor for each.
@@ -74,8 +100,9 @@ class EmoXNet(nn.Module):
         crop: int,
         resolution: int,
         dropout: float,
-        upsample: Sequence[int] = (),
+        upsample: Sequence[float] = (),
         frozen: bool = False,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         unknown = [name for name in members if name not in MEMBERS]
@@ -85,10 +112,10 @@ class EmoXNet(nn.Module):
         self.upsample = tuple(upsample) or (1,) * len(members)
         if len(self.upsample) != len(members):
             raise DataError(f"emoxnet.upsample names {len(self.upsample)} factors for {len(members)} members")
-        self.backbone = nn.ModuleDict({name: MEMBERS[name]() for name in members})
-        width = sum(member.num_features for member in self.backbone.values())  # type: ignore[misc]
+        self.backbone = nn.ModuleDict({name: MEMBERS[name](width) for name in members})
+        features = sum(member.num_features for member in self.backbone.values())  # type: ignore[misc]
         self.classify = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Dropout(dropout), nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(hidden, len(EMOTIONS_7)),
         )  # fmt: skip
         self.backbone.requires_grad_(not frozen)
@@ -108,7 +135,9 @@ class EmoXNet(nn.Module):
             x = self.resize @ x @ self.resize.T
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             seen = [
-                x[:, None] if k == 1 else F.interpolate(x[:, None], scale_factor=k, mode="bilinear")
+                x[:, None]
+                if k == 1
+                else F.interpolate(x[:, None], size=[round(k * self.resolution)] * 2, mode="bilinear")
                 for k in self.upsample
             ]
             embedding = torch.cat([member(s) for member, s in zip(self.backbone.values(), seen, strict=True)], dim=1)

@@ -42,15 +42,18 @@ def same_padding(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 class MobileNetV1(nn.Module):
-    """Backbone: float (N, 1, H, W) -> pooled features (N, 1024)."""
+    """Backbone: float (N, 1, H, W) -> pooled features (N, F), F = 1024 behind all blocks.
 
-    features = 1024
+    Args:
+        blocks: how many of the depthwise-separable blocks it has. The last two hold half of its weights.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int = len(BLOCKS)) -> None:
         super().__init__()
+        self.features = BLOCKS[blocks - 1][0]
         units = [ConvUnit(1, 32, 3, stride=2)]
         inputs = 32
-        for outputs, stride in BLOCKS:
+        for outputs, stride in BLOCKS[:blocks]:
             units += [ConvUnit(inputs, inputs, 3, stride, groups=inputs), ConvUnit(inputs, outputs, 1)]
             inputs = outputs
         self.units = nn.Sequential(*units)
@@ -59,5 +62,5 @@ class MobileNetV1(nn.Module):
         return self.maps(x).mean(dim=(2, 3))
 
     def maps(self, x: Tensor) -> Tensor:
-        """Features before pooling: (N, 1024, H / 32, W / 32), rounded up."""
+        """Features before pooling: (N, F, H / 32, W / 32) behind all blocks, rounded up."""
         return self.units(x)  # type: ignore[no-any-return]
