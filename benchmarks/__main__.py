@@ -79,11 +79,11 @@ def recall() -> str:
 
 
 def runs() -> str:
-    """Validation of every logged training: each fourth, the last, and the best by cross-entropy."""
+    """Validation of the trainings on the way to the default: each fourth, the last, and the best by cross-entropy."""
     rows = header(
         "run", "epoch", "accuracy %", "mean recall %", "ECE", "cross-entropy", "FER-2013 head %", "training images/s"
     )
-    for path in sorted(RESULTS.glob("run-*.jsonl")):
+    for path in sorted(set(RESULTS.glob("run-*.jsonl")) - set(RESULTS.glob("run-system-*"))):
         lines, speed = [], 0.0
         for line in map(json.loads, path.read_text().splitlines()):
             speed = line.get("images_per_second", speed)
@@ -230,6 +230,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "densenet": lambda: systems.densenet(RESULTS),
     "omni": lambda: systems.omni(RESULTS),
     "ed2l": lambda: systems.ed2l(RESULTS),
+    "system_runs": lambda: systems.curves(RESULTS),
     "smile": lambda: notebooks.smile(RESULTS),
     "serve": lambda: serve.table(RESULTS),
     "video": lambda: video.table(RESULTS),

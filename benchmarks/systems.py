@@ -57,6 +57,9 @@ ED2L = {
 }
 """Part of the file names -> title, and the paper's accuracy, fine-tuned: CK+, MMI, BU-3DFE, Oulu-CASIA (tables 2-5)."""
 
+LABELS = {"emoxnet": "ferplus7", "densenet": "fer2013", "omni": "ferplus8", "ed2l": "fer2013"}
+"""First part of a run's name -> the labels that it was validated on."""
+
 SEEDS = {"omni": (61, 62, 63), "ed2l": (41, 42, 43)}
 
 
@@ -205,3 +208,33 @@ def ed2l(results: Path) -> str:
         rows.append(f"| {title} | {accuracy} | {' | '.join(probes)} | {cell(*paper)} |")
     note = "" if chance is None else f"\n\nAlways naming the most frequent person is right about {chance:.2f}%."
     return "\n".join(rows) + note
+
+
+def curves(results: Path) -> str:
+    """Validation of every open run, `run-system-*.jsonl`: after each quarter, and where cross-entropy was least."""
+    rows = header("run", "labels", "epoch", "accuracy %", "mean recall %", "cross-entropy", "minutes")
+    for path in sorted(results.glob("run-system-*.jsonl")):
+        name = path.stem.removeprefix("run-system-")
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        validated = [{**line, "minutes": minutes(lines, line["step"])} for line in lines if "validation" in line]
+        best = min(validated, key=lambda line: line["validation"]["cross_entropy"])
+        quarters = [validated[len(validated) * quarter // 4 - 1] for quarter in range(1, 5)]
+        for line in sorted({line["step"]: line for line in (*quarters, best)}.values(), key=lambda line: line["step"]):
+            figures, mark = line["validation"], " (best)" if line is best else ""
+            rows.append(
+                f"| {name}{mark} | {LABELS[name.partition('-')[0]]} | {line['epoch']:.0f} | {figures['accuracy']:.2f} "
+                f"| {figures['mean_recall']:.2f} | {figures['cross_entropy']:.4f} | {line['minutes']:.0f} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else "Nothing has been measured yet."
+
+
+def minutes(lines: Sequence[dict[str, Any]], until: int) -> float:
+    """How long a run took up to a step, from the minutes that it said were left: those of its interruptions are out."""
+    total, last, spent, rate = lines[-1]["step"], 0, 0.0, 0.0
+    for line in lines:
+        if "minutes_left" not in line or line["step"] > until:
+            continue
+        if line["step"] < total:
+            rate = line["minutes_left"] / (total - line["step"])
+        spent, last = spent + rate * (line["step"] - last), line["step"]
+    return spent + rate * (until - last)

@@ -96,3 +96,24 @@ def test_ed2l(tmp_path: Path) -> None:
     assert rows[-1] == "Always naming the most frequent person is right about 5.50%."
     write(tmp_path, "system-ed2l-full-41", {**accuracy, "disentangle": {"skipped": "no LFW"}})
     assert "70.00 ± 0.00 (2 runs)" in systems.ed2l(tmp_path)
+
+
+def test_curves(tmp_path: Path) -> None:
+    """Eight epochs of ten steps, a minute each, resumed after the fourth on a machine half as fast."""
+    lines = []
+    for epoch in range(1, 9):
+        step, pace = 10 * epoch, 0.1 if epoch <= 4 else 0.2
+        lines.append({"step": step, "minutes_left": pace * (80 - step)})
+        loss = {"cross_entropy": abs(epoch - 7), "accuracy": 50 + epoch, "mean_recall": 40}
+        lines.append({"step": step, "epoch": float(epoch), "validation": loss})
+    text = "\n".join(map(json.dumps, lines))
+    (tmp_path / "run-system-ed2l-open.jsonl").write_text(text)
+    rows = systems.curves(tmp_path).splitlines()[2:]
+    assert [row.split(" | ")[2] for row in rows] == ["2", "4", "6", "7", "8"]
+    assert rows[1] == "| ed2l-open | fer2013 | 4 | 54.00 | 40.00 | 3.0000 | 4 |"
+    assert rows[3] == "| ed2l-open (best) | fer2013 | 7 | 57.00 | 40.00 | 0.0000 | 10 |"
+    assert rows[4].endswith("| 12 |")
+
+
+def test_no_curves(tmp_path: Path) -> None:
+    assert systems.curves(tmp_path) == "Nothing has been measured yet."
