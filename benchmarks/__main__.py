@@ -230,6 +230,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "densenet": lambda: systems.densenet(RESULTS),
     "omni": lambda: systems.omni(RESULTS),
     "ed2l": lambda: systems.ed2l(RESULTS),
+    "densenet201": lambda: systems.densenet201(RESULTS),
     "system_runs": lambda: systems.curves(RESULTS),
     "smile": lambda: notebooks.smile(RESULTS),
     "serve": lambda: serve.table(RESULTS),

@@ -238,3 +238,23 @@ def minutes(lines: Sequence[dict[str, Any]], until: int) -> float:
             rate = line["minutes_left"] / (total - line["step"])
         spent, last = spent + rate * (line["step"] - last), line["step"]
     return spent + rate * (until - last)
+
+
+def densenet201(results: Path) -> str:
+    """How the losses of `deepfever_densenet201_open` fall, means over 50 steps, and how long the whole run would be."""
+    path = results / "steps-deepfever-densenet201-open.jsonl"
+    if not path.is_file():
+        return "Nothing has been measured yet."
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    terms = ("loss", "triplet", "votes", "rkd_distance", "rkd_angle")
+    rows = header("steps", *terms)
+    for first in range(0, steps[-1]["step"] - 49, 50):
+        window = [line for line in steps if first < line["step"] <= first + 50]
+        means = [statistics.mean(line[term] for line in window) for term in terms]
+        rows.append(f"| {first + 1} to {first + 50} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    left = steps[-1]["minutes_left"] / 60
+    return (
+        "\n".join(rows)
+        + f"\n\nAfter {steps[-1]['step']} steps the run says that {left:.1f} hours are left, on one core."
+    )

@@ -117,3 +117,17 @@ def test_curves(tmp_path: Path) -> None:
 
 def test_no_curves(tmp_path: Path) -> None:
     assert systems.curves(tmp_path) == "Nothing has been measured yet."
+
+
+def test_densenet201(tmp_path: Path) -> None:
+    assert systems.densenet201(tmp_path) == "Nothing has been measured yet."
+    terms = dict.fromkeys(("triplet", "votes", "rkd_distance", "rkd_angle"), 0.5)
+    lines = [{"step": step, "loss": 300 - step, "minutes_left": 90, **terms} for step in range(10, 111, 10)]
+    lines.append({"step": 110, "validation": {}})
+    (tmp_path / "steps-deepfever-densenet201-open.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = systems.densenet201(tmp_path).splitlines()
+    assert rows[2:4] == [
+        "| 1 to 50 | 270.000 | 0.500 | 0.500 | 0.500 | 0.500 |",
+        "| 51 to 100 | 220.000 | 0.500 | 0.500 | 0.500 | 0.500 |",
+    ]
+    assert rows[-1] == "After 110 steps the run says that 1.5 hours are left, on one core."
