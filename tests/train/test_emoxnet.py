@@ -31,7 +31,7 @@ SMALL = {
 class Tiny(nn.Module):
     """An extractor for tests: two numbers a face."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(1, 2, 5, stride=4), nn.BatchNorm2d(2)
         self.num_features = 2

@@ -103,7 +103,7 @@ def keep(folder: Path, recipe: Recipe, network: nn.Module) -> Path:
 class Tiny(nn.Module):
     """An extractor for tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float) -> None:
         super().__init__()
         self.conv, self.num_features = nn.Conv2d(1, 2, 5, stride=4), 2
 
