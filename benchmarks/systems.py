@@ -53,7 +53,8 @@ anchor (table 2), each with VGG-Face and with ResNet-34; from RAF-DB to MMI (tab
 
 ED2L = {
     "baseline": ("baseline, no dispelling branch", (94.50, 76.56, 87.17, 84.58)),
-    "full": ("ED2L", (97.86, 80.38, 88.67, 87.71)),
+    "gradient": ("ED2L, its dispeller trained as in the paper", (97.86, 80.38, 88.67, 87.71)),
+    "solved": ("ED2L, its dispeller solved for in every step", (None,)),
 }
 """Part of the file names -> title, and the paper's accuracy, fine-tuned: CK+, MMI, BU-3DFE, Oulu-CASIA (tables 2-5)."""
 

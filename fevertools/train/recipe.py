@@ -120,6 +120,7 @@ class Ed2lOptions:
 
     distilling: float = 1.0  # lambda_t
     dispelling: float = 10.0  # lambda_p; 0 leaves the dispelling branch out, which is the paper's baseline
+    dispeller: Literal["gradient", "least-squares"] = "gradient"  # how it learns; the paper's follows gradients
     margin: float = 0.35  # m
     scale: float = 30.0  # s
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
 from fevertools.train import checkpoint
 from fevertools.train.evaluate.networks import checkpoint as evaluate_checkpoint
 from fevertools.train.losses.am_softmax import AmSoftmax
-from fevertools.train.losses.dispelling import dispelling_losses
+from fevertools.train.losses.dispelling import LeastSquaresDispeller, dispelling_losses
+from fevertools.train.methods.ed2l import ed2l_losses
 from fevertools.train.models.ed2l import Ed2l
-from fevertools.train.recipe import load_recipe, recipe_names
+from fevertools.train.recipe import Ed2lOptions, load_recipe, recipe_names
 from tests.train.conftest import fit_by_command
 
 
@@ -52,7 +54,7 @@ def test_uniform_loss_by_hand() -> None:
 @pytest.fixture(scope="module")
 def network() -> Ed2l:
     torch.manual_seed(0)
-    return Ed2l(7, 32, 32, dispelling=True, margin=0.35, scale=30.0, mean=128.0, std=64.0)
+    return Ed2l(7, 32, 32, Ed2lOptions(), mean=128.0, std=64.0)
 
 
 PARTS = ("base", "distil", "classify", "dispel", "dispeller")
@@ -85,8 +87,63 @@ def test_every_loss_trains_its_own_parts_only(network: Ed2l, loss: str) -> None:
     assert touched == ROUTES[loss]
 
 
+def test_least_squares_weights_are_those_of_the_regression() -> None:
+    torch.manual_seed(0)
+    features, label = torch.randn(200, 5) * torch.tensor([1.0, 2, 3, 4, 5]) + 7, torch.randint(0, 3, (200,))
+    dispeller = LeastSquaresDispeller(5, 3, ridge=0.01)
+    losses = dispeller.losses(features, label)
+    own = np.eye(3)[label.numpy()]
+    penalty = 0.01 * features.numpy().var(axis=0).mean() * len(features)
+    expected = Ridge(alpha=penalty).fit(features.double().numpy(), own)
+    np.testing.assert_allclose(dispeller.solve().numpy(), expected.coef_.T, atol=1e-5)
+    guess = torch.from_numpy(10 * (expected.predict(features.double().numpy()) - own.mean(axis=0)))
+    assert losses.adversarial.item() == pytest.approx(F.cross_entropy(guess, label).item(), rel=1e-3)
+    assert losses.uniform.item() == pytest.approx(-guess.log_softmax(dim=1).mean().item(), rel=1e-3)
+
+
+def test_least_squares_trains_branch_and_base_only() -> None:
+    torch.manual_seed(0)
+    options = Ed2lOptions(distilling=0.0, dispeller="least-squares")
+    network = Ed2l(7, 32, 32, options, mean=128.0, std=64.0)
+    output = network(torch.randint(0, 256, (4, 32, 32, 1), dtype=torch.uint8))
+    losses = ed2l_losses(network, output, torch.tensor([0, 3, 6, 1]), options)
+    losses.total.backward()
+    touched = {name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert touched == ROUTES["uniform"]
+    assert not losses.terms["adversarial"].requires_grad
+
+
+def test_what_least_squares_hides_no_other_linear_probe_finds() -> None:
+    """Features hold the label in several places; the dispeller is solved for, only the branch follows gradients."""
+    torch.manual_seed(0)
+    label = torch.randint(0, 3, (600,))
+    inputs = torch.randn(600, 12) + F.one_hot(label, 3).float().repeat(1, 4)
+    branch = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8, affine=False))
+    dispeller = LeastSquaresDispeller(8, 3, decay=0.0)  # every step sees all rows
+    optimizer = torch.optim.Adam(branch.parameters(), lr=1e-2)
+
+    def probe() -> float:
+        features = branch(inputs).detach().numpy()
+        return float(LogisticRegression(C=1e4, max_iter=1000).fit(features, label).score(features, label))
+
+    assert probe() > 0.7
+    for _ in range(300):
+        optimizer.zero_grad()
+        dispeller.losses(branch(inputs), label).uniform.backward()
+        optimizer.step()
+    assert probe() < 0.5
+
+
+def test_solved_for_dispeller_has_features_of_one_scale() -> None:
+    network = Ed2l(7, 32, 32, Ed2lOptions(dispeller="least-squares"), mean=128.0, std=64.0)
+    dispelled = network(torch.randint(0, 256, (16, 32, 32, 1), dtype=torch.uint8)).dispelled
+    assert dispelled is not None
+    torch.testing.assert_close(dispelled.mean(dim=0), torch.zeros(256), atol=1e-4, rtol=0)
+    torch.testing.assert_close(dispelled.var(dim=0, correction=0), torch.ones(256), atol=1e-2, rtol=0)
+
+
 def test_shapes_of_table_1() -> None:
-    network = Ed2l(7, 112, 96, dispelling=True, margin=0.35, scale=30.0, mean=128.0, std=64.0).eval()
+    network = Ed2l(7, 112, 96, Ed2lOptions(), mean=128.0, std=64.0).eval()
     output = network(torch.zeros(1, 112, 96, 1, dtype=torch.uint8))
     assert output.embedding.shape == (1, 256)
     assert output.fer2013.shape == (1, 7)
@@ -99,7 +156,7 @@ def test_shapes_of_table_1() -> None:
 
 
 def test_baseline_has_no_dispelling_branch() -> None:
-    network = Ed2l(7, 32, 32, dispelling=False, margin=0.35, scale=30.0, mean=128.0, std=64.0)
+    network = Ed2l(7, 32, 32, Ed2lOptions(dispelling=0.0), mean=128.0, std=64.0)
     assert network(torch.zeros(2, 32, 32, 1)).dispelled is None
     assert not any(name.startswith("dispel") for name, _ in network.named_parameters())
 

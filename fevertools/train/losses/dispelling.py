@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,3 +34,70 @@ def dispelling_losses(features: Tensor, label: Tensor, dispeller: nn.Linear) -> 
     bias = None if dispeller.bias is None else dispeller.bias.detach()
     guess = F.linear(features, dispeller.weight.detach(), bias).float()
     return Dispelling(adversarial, -F.log_softmax(guess, dim=1).mean())
+
+
+class LeastSquaresDispeller(nn.Module):
+    """The linear dispeller that is best for the features of late, solved for in every step; not the paper's.
+
+    A dispeller that follows gradients is always a little late: the branch turns the expression into directions that it
+    does not look at, and another linear probe still reads it there. This one leaves no direction out. Its weights are
+    those of the ridge regression of the one-hot label on the features, from moving averages of their moments. Features
+    are to have mean 0 and variance 1, or else the branch swings between large and small ones.
+
+    Args:
+        dimension: D.
+        classes: C.
+        decay: of the moving averages, a step. They are to follow the features more closely than these move.
+        sharpness: logits for each unit of the regression, whose outputs lie between 0 and 1.
+        ridge: added to the variances, as a share of their mean.
+    """
+
+    seen: Tensor
+    mean: Tensor
+    prior: Tensor
+    second: Tensor
+    cross: Tensor
+
+    def __init__(
+        self, dimension: int, classes: int, decay: float = 0.93, sharpness: float = 10.0, ridge: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.decay, self.sharpness, self.ridge = decay, sharpness, ridge
+        self.register_buffer("seen", torch.zeros(()))  # weight of all batches together; below 1 at the beginning
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("prior", torch.zeros(classes))
+        self.register_buffer("second", torch.zeros(dimension, dimension))
+        self.register_buffer("cross", torch.zeros(dimension, classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits float32 (N, C) of features (N, D), less those of the prior; gradients go to the features."""
+        with torch.autocast(features.device.type, enabled=False):
+            return (features.float() - self.mean / self.seen) @ self.solve() * self.sharpness
+
+    def losses(self, features: Tensor, label: Tensor) -> Dispelling:
+        """As `dispelling_losses`; the adversarial loss trains nothing, and tells how much there still is to see."""
+        self.see(features.detach().float(), label)
+        guess = self(features)
+        return Dispelling(F.cross_entropy(guess.detach(), label), -F.log_softmax(guess, dim=1).mean())
+
+    @torch.no_grad()
+    def see(self, features: Tensor, label: Tensor) -> None:
+        """Take a batch into the moments: features float32 (N, D), label (N,)."""
+        own = F.one_hot(label, len(self.prior)).float()
+        moments = (
+            (self.seen, torch.ones_like(self.seen)),
+            (self.mean, features.mean(dim=0)),
+            (self.prior, own.mean(dim=0)),
+            (self.second, features.T @ features / len(features)),
+            (self.cross, features.T @ own / len(features)),
+        )
+        for moment, batch in moments:
+            moment.lerp_(batch, 1 - self.decay)
+
+    @torch.no_grad()
+    def solve(self) -> Tensor:
+        """Weights (D, C) of the regression on what has been seen."""
+        mean, prior = self.mean / self.seen, self.prior / self.seen
+        covariance = self.second / self.seen - torch.outer(mean, mean)
+        covariance.diagonal().add_(self.ridge * covariance.diagonal().mean())
+        return torch.linalg.solve(covariance, self.cross / self.seen - torch.outer(mean, prior))  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fevertools.labels import FER2013
 from fevertools.train.losses import Losses
-from fevertools.train.losses.dispelling import dispelling_losses
+from fevertools.train.losses.dispelling import LeastSquaresDispeller, dispelling_losses
 from fevertools.train.methods.fer2013 import OnFer2013
 from fevertools.train.models.ed2l import Ed2l, Output
 from fevertools.train.models.student import MEAN, STD
@@ -41,7 +41,10 @@ def ed2l_losses(network: Ed2l, output: Output, label: Tensor, options: Ed2lOptio
     distilling = network.classify(output.embedding, label)
     if output.dispelled is None or network.dispeller is None:
         return Losses(options.distilling * distilling, {"distilling": distilling})
-    sides = dispelling_losses(output.dispelled, label, network.dispeller)
+    if isinstance(network.dispeller, LeastSquaresDispeller):
+        sides = network.dispeller.losses(output.dispelled, label)
+    else:
+        sides = dispelling_losses(output.dispelled, label, network.dispeller)
     total = options.distilling * distilling + options.dispelling * (sides.adversarial + sides.uniform)
     return Losses(total, {"distilling": distilling, "adversarial": sides.adversarial, "uniform": sides.uniform})
 
@@ -49,5 +52,5 @@ def ed2l_losses(network: Ed2l, output: Output, label: Tensor, options: Ed2lOptio
 def make_ed2l(recipe: Recipe) -> Ed2l:
     """The network of a recipe, random."""
     size, options = recipe.model.resolution, recipe.ed2l
-    network = Ed2l(len(FER2013), size, size, options.dispelling > 0, options.margin, options.scale, mean=MEAN, std=STD)
+    network = Ed2l(len(FER2013), size, size, options, mean=MEAN, std=STD)
     return network.to(memory_format=torch.channels_last)

@@ -131,7 +131,7 @@ def make_network(recipe: Recipe) -> Ed2l:
     """The network of a recipe, random."""
     (height, width), options = sizes(recipe.model.resolution).patch, recipe.ed2l
     classes = len(CLASSES[recipe.posed.dataset])
-    network = Ed2l(classes, height, width, options.dispelling > 0, options.margin, options.scale, mean=MEAN, std=STD)
+    network = Ed2l(classes, height, width, options, mean=MEAN, std=STD)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from fevertools.train.losses.am_softmax import AmSoftmax
+from fevertools.train.losses.dispelling import LeastSquaresDispeller
+from fevertools.train.recipe import Ed2lOptions
 
 DIMENSION = 256
 
@@ -40,15 +42,16 @@ def block(inputs: int, outputs: int, residuals: int) -> nn.Sequential:
 
 
 class Branch(nn.Module):
-    """B_theta of Table 1: (N, 128, H, W) -> features (N, 256)."""
+    """B_theta of Table 1: (N, 128, H, W) -> features (N, 256), each of mean 0 and variance 1 if `standardised`."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, standardised: bool = False) -> None:
         super().__init__()
         self.block = block(128, 256, 1)
         self.project = nn.Linear(256 * height * width, DIMENSION)
+        self.standardise = nn.BatchNorm1d(DIMENSION, affine=False) if standardised else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.block(x).flatten(1))  # type: ignore[no-any-return]
+        return self.standardise(self.project(self.block(x).flatten(1)))  # type: ignore[no-any-return]
 
 
 class Ed2l(nn.Module):
@@ -57,8 +60,7 @@ class Ed2l(nn.Module):
     Args:
         classes: C.
         height, width: of the crops, pixels.
-        dispelling: whether there is a dispelling branch; without it, this is the paper's baseline.
-        margin, scale: of the additive margin softmax.
+        options: of the losses; without a dispelling branch, this is the paper's baseline.
         mean, std: of luminance 0-255.
     """
 
@@ -67,20 +69,22 @@ class Ed2l(nn.Module):
         classes: int,
         height: int,
         width: int,
-        dispelling: bool,
-        margin: float,
-        scale: float,
+        options: Ed2lOptions,
         mean: float,
         std: float,
     ) -> None:
         super().__init__()
         self.mean, self.std = mean, std
         self.base = nn.Sequential(block(1, 32, 1), block(32, 64, 2), block(64, 128, 4))
-        last = tuple(-(-size // 16) for size in (height, width))  # four strides of 2, each rounding up
+        last = (-(-height // 16), -(-width // 16))  # four strides of 2, each rounding up
         self.distil = Branch(*last)
-        self.classify = AmSoftmax(DIMENSION, classes, margin, scale)
-        self.dispel = Branch(*last) if dispelling else None
-        self.dispeller = nn.Linear(DIMENSION, classes) if dispelling else None
+        self.classify = AmSoftmax(DIMENSION, classes, options.margin, options.scale)
+        self.dispel: Branch | None = None
+        self.dispeller: nn.Linear | LeastSquaresDispeller | None = None
+        if options.dispelling > 0:
+            solved = options.dispeller == "least-squares"
+            self.dispel = Branch(*last, standardised=solved)
+            self.dispeller = LeastSquaresDispeller(DIMENSION, classes) if solved else nn.Linear(DIMENSION, classes)
 
     def forward(self, crops: Tensor) -> Output:
         """Crops uint8 or float (N, H, W, 1) of luminance 0-255."""
