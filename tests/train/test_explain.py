@@ -117,7 +117,7 @@ CASES: dict[str, tuple[str, dict[str, str], list[str], tuple[int, int]]] = {
     "member": ("emoxnet_open", {"emoxnet.members": '["a"]', "emoxnet.upsample": "[2]", "emoxnet.runs": "[]"},
                ["a"], (48, 48)),
     "densenet-center": ("densenet_bc_open", {"densenet.layers": "2"}, ["network"], (42, 42)),
-    "ed2l": ("ed2l_open", {}, ["distilling", "dispelling"], (48, 48)),
+    "ed2l": ("ed2l_open", {"ed2l.dispeller": "gradient"}, ["distilling", "dispelling"], (48, 48)),
     "ed2l, baseline": ("ed2l_baseline_open", {}, ["distilling"], (48, 48)),
     "ed2l-paper": ("ed2l", {"model.resolution": "56"}, ["distilling", "dispelling"], (56, 48)),
     "emoxnet-lite": ("emoxnet_lite", {"model.start": "random", "model.resolution": "96"}, ["network"], (48, 48)),
@@ -154,10 +154,12 @@ def test_every_system_shows_its_branches(case: str, tmp_path: Path, monkeypatch:
     assert sheet.shape[1] == (1 + len(branches)) * round(192 * subject.width / subject.height)
 
 
-def test_the_dispelling_branch_is_read_by_its_dispeller(tmp_path: Path) -> None:
-    recipe = load_recipe("ed2l_open")
+@pytest.mark.parametrize("dispeller", ["gradient", "least-squares"])
+def test_the_dispelling_branch_is_read_by_its_dispeller(dispeller: str, tmp_path: Path) -> None:
+    recipe = load_recipe("ed2l_open", {"ed2l.dispeller": dispeller})
     network: Any = make(recipe)
-    nn.init.zeros_(network.dispeller.weight)
+    if dispeller == "gradient":
+        nn.init.zeros_(network.dispeller.weight)  # the other has no weights before it has seen features
     subject = read_explained(keep(tmp_path, recipe, network))
     faces = torch.from_numpy(made_images(2, seed=0)[0][..., None])
     maps = explain(subject, faces, ExplainOptions("gradcam")).maps
@@ -167,6 +169,10 @@ def test_the_dispelling_branch_is_read_by_its_dispeller(tmp_path: Path) -> None:
     assert one.branches[0].classes == FER2013
     with pytest.raises(OptionError, match="distilling, dispelling"):
         read_explained(tmp_path / "epoch-0001.safetensors", "base")
+    if dispeller == "least-squares":
+        network.dispeller.see(torch.randn(64, 256), torch.arange(64) % 7)
+        one = read_explained(keep(tmp_path, recipe, network), "dispelling")
+        assert explain(one, faces, ExplainOptions("gradcam")).maps["dispelling"].max() > 0
 
 
 def test_command_on_a_photo(

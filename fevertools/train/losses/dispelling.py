@@ -72,7 +72,7 @@ class LeastSquaresDispeller(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits float32 (N, C) of features (N, D), less those of the prior; gradients go to the features."""
         with torch.autocast(features.device.type, enabled=False):
-            return (features.float() - self.mean / self.seen) @ self.solve() * self.sharpness
+            return (features.float() - self._average(self.mean)) @ self.solve() * self.sharpness
 
     def losses(self, features: Tensor, label: Tensor) -> Dispelling:
         """As `dispelling_losses`; the adversarial loss trains nothing, and tells how much there still is to see."""
@@ -96,8 +96,14 @@ class LeastSquaresDispeller(nn.Module):
 
     @torch.no_grad()
     def solve(self) -> Tensor:
-        """Weights (D, C) of the regression on what has been seen."""
-        mean, prior = self.mean / self.seen, self.prior / self.seen
-        covariance = self.second / self.seen - torch.outer(mean, mean)
+        """Weights (D, C) of the regression on what has been seen; zeros before that."""
+        if not self.seen:
+            return torch.zeros_like(self.cross)
+        mean, prior = self._average(self.mean), self._average(self.prior)
+        covariance = self._average(self.second) - torch.outer(mean, mean)
         covariance.diagonal().add_(self.ridge * covariance.diagonal().mean())
-        return torch.linalg.solve(covariance, self.cross / self.seen - torch.outer(mean, prior))  # type: ignore[no-any-return]
+        weights: Tensor = torch.linalg.solve(covariance, self._average(self.cross) - torch.outer(mean, prior))
+        return weights
+
+    def _average(self, moment: Tensor) -> Tensor:
+        return moment / self.seen.clamp_min(torch.finfo(torch.float32).tiny)
