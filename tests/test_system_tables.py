@@ -77,7 +77,8 @@ def test_omni_over_seeds(tmp_path: Path) -> None:
         "| distilled images (DAS) | 81.00 (1 run) | - | - | 86.55 / 85.24 | 73.27 / 71.20 | 63.34"
     )
     assert (
-        "2 fresh networks, each taught by the 8 distilled images alone, have a mean recall of 31.00 ± 1.41%" in rows[-1]
+        "2 fresh classifiers, each taught by the 8 distilled images alone, have a mean recall of 31.00 ± 1.41%"
+        in rows[-1]
     )
     assert "chance has 12.50%, and are right about 41.00 ± 1.41%" in rows[-1]
     assert "36.50%" in rows[-1]

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,10 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     teach = commands.add_parser("teach", help="compute the teachers' outputs that a student's recipe learns from")
     teach.add_argument("recipe", help="name or path of the student's recipe")
-    for command in (fit, teach):
-        command.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as optim.epochs=5"
-        )
     teach.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the teachers' runs (default: runs)")
     teach.add_argument("--device", default="auto", help="accelerator for Lightning Fabric (default: auto)")
     teach.add_argument("--workers", type=int, default=1, help="processes that prepare batches (default: 1)")
@@ -104,13 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mine.set_defaults(run=_mine)
 
     distil = commands.add_parser("distil-dataset", help="make one image an emotion out of mined faces")
-    distil.add_argument("mined", type=Path, metavar="FILE.parquet")
-    distil.add_argument("--iterations", type=int, default=1000, help="of Algorithm 1 (default: 1000)")
-    distil.add_argument("--seed", type=int, default=0)
+    distil.add_argument("recipe", help="of the learner that they are for, such as omni_das_open")
+    distil.add_argument("mined", type=Path, metavar="FILE.parquet", help="list that mine wrote")
+    distil.add_argument("--split", choices=("validation", "test"), default="validation", help="what judges them")
     distil.add_argument("--device", default="cpu", help="of PyTorch, such as cuda (default: cpu)")
     distil.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="PNG, figures beside it")
     distil.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     distil.set_defaults(run=_distil_dataset)
+    for command in (fit, teach, distil):
+        command.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override, such as optim.epochs=5"
+        )
 
     crop = commands.add_parser("crop-faces", help="make a folder of unlabeled faces from videos and pictures")
     crop.add_argument("inputs", type=Path, nargs="+", metavar="VIDEO_OR_DIR", help="videos, pictures, folders of both")
@@ -246,11 +245,12 @@ def _mine(options: argparse.Namespace) -> None:
 
 def _distil_dataset(options: argparse.Namespace) -> None:
     from fevertools.train.datasets.ferplus import default_data_root
-    from fevertools.train.distil_dataset import DistilOptions, distil_pool
+    from fevertools.train.omni_stages import distil_open
+    from fevertools.train.recipe import load_recipe
 
-    asked, root = DistilOptions(iterations=options.iterations, seed=options.seed), options.data or default_data_root()
-    figures = distil_pool(options.mined, _data(options), root, options.runs, asked, options.output, options.device)
-    print(json.dumps(figures))
+    recipe, root = load_recipe(options.recipe, _overrides(options)), options.data or default_data_root()
+    files = options.mined, options.output
+    distil_open(recipe, _data(options), root, options.runs, *files, options.split, options.device)
 
 
 def _crop_faces(options: argparse.Namespace) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fevertools.errors import DataError
 from fevertools.labels import EMOTIONS_7
-from fevertools.train.datasets.ferplus import FerPlus
+from fevertools.train.datasets.ferplus import FerPlus, Split
 from fevertools.train.distil_dataset import DistilOptions, Int64, distil_mined, distil_pool, normalised
 from fevertools.train.evaluate.photos import cross_figures
+from fevertools.train.methods import omni, omni_paper
 from fevertools.train.methods.omni_paper import answers, load_photos, place_of
 from fevertools.train.methods.sources import LABELLED, UNLABELED
 from fevertools.train.mine import Mined, centroids, mine, mine_pool, read_list, similarities, write_list
@@ -75,8 +76,23 @@ def _mine_open(recipe: Recipe, setup: Setup, output: Path) -> None:
 
 
 def _distil_open(recipe: Recipe, setup: Setup, mined: Path, output: Path) -> None:
-    options = DistilOptions(iterations=recipe.omni.iterations)
-    print(json.dumps(distil_pool(mined, needed(setup), setup.root, setup.runs, options, output)))
+    distil_open(recipe, needed(setup), setup.root, setup.runs, mined, output)
+
+
+def distil_open(
+    recipe: Recipe,
+    data: FerPlus,
+    root: Path,
+    runs: Path,
+    mined: Path,
+    output: Path,
+    split: Split = "validation",
+    device: str = "cpu",
+) -> None:
+    """Distil the open pool for the learner of a recipe, and print the figures. See `distil_pool`."""
+    options = DistilOptions(iterations=recipe.omni.iterations, seed=recipe.seed)
+    backbone = omni.backbone_as_it_begins(recipe, data, runs, device)
+    print(json.dumps(distil_pool(mined, backbone, data, root, runs, options, output, split, device)))
 
 
 def _mine_photos(recipe: Recipe, setup: Setup, output: Path) -> Mined:
@@ -105,10 +121,12 @@ def _distil_photos(recipe: Recipe, setup: Setup, mined: Path, output: Path) -> N
 
     def faces(rows: Int64) -> Tensor:
         images = np.stack([plain(pool.image(int(row)), DISTILLED_SIZE) for row in rows])
-        return normalised(torch.from_numpy(images).permute(0, 3, 1, 2))
+        return normalised(torch.from_numpy(images).permute(0, 3, 1, 2)).to(device)
 
-    options = DistilOptions(iterations=recipe.omni.iterations)
-    distil_mined(read_list(mined, EMOTIONS_7), faces, len(EMOTIONS_7), options, output, DISTILLED_FROM)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = DistilOptions(iterations=recipe.omni.iterations, seed=recipe.seed)
+    backbone = omni_paper.backbone_as_it_begins(recipe, device)
+    distil_mined(read_list(mined, EMOTIONS_7), faces, backbone, len(EMOTIONS_7), options, output, DISTILLED_FROM)
 
 
 MAKERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

@@ -111,7 +111,7 @@ class OmniOptions:
     # How `reproduce` makes them.
     learner: str = "omni-open"  # run of the primitive learner
     margin: float = 0.1  # delta of Eq. 5
-    iterations: int = 1000  # T of Algorithm 1
+    iterations: int = 3000  # T of Algorithm 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ def test_from_mining_to_distilled_images(
     mined = read_list(output, EMOTIONS)
     np.testing.assert_array_equal(mined.label, np.array([0, 1, 2, 4])[KIND])
     assert cv2.imread(str(tmp_path / "sheets" / "neutral.png")) is not None
-    arguments = ["distil-dataset", str(output), "--data", str(made_data), "--runs", str(tmp_path)]
+    arguments = ["distil-dataset", "omni_das_open", str(output), "--data", str(made_data), "--runs", str(tmp_path)]
+    arguments += ["--set", "model.start=random"]
     assert main([*arguments, "--output", str(tmp_path / "omni" / "distilled.safetensors")]) == 2
     assert "no mined sample of sadness" in capsys.readouterr().err
 
@@ -103,13 +104,14 @@ def test_distils_by_command(made_data: Path, tmp_path: Path, capsys: pytest.Capt
     mined = Mined(np.arange(16), np.arange(16) % 8, similarity, similarity)
     write_list(mined, EMOTIONS, tmp_path / "mined.parquet", {})
     output = tmp_path / "omni" / "distilled.safetensors"
-    arguments = ["distil-dataset", str(tmp_path / "mined.parquet"), "--data", str(made_data), "--runs", str(tmp_path)]
-    assert main([*arguments, "--iterations", "2", "--output", str(output)]) == 0
+    arguments = ["distil-dataset", "omni_das_open", str(tmp_path / "mined.parquet"), "--data", str(made_data)]
+    arguments += ["--runs", str(tmp_path), "--set", "model.start=random", "--set", "omni.iterations=2"]
+    assert main([*arguments, "--split", "test", "--output", str(output)]) == 0
     assert read_distilled(output).images.shape == (8, 1, 48, 48)
     assert cv2.imread(str(output.with_suffix(".png"))).shape == (4 * 48, 4 * 8 * 48, 3)
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures == json.loads(output.with_suffix(".json").read_text())
-    assert (len(figures["accuracy"]), figures["images"], figures["split"]) == (5, 8, "PublicTest")
+    assert (len(figures["accuracy"]), figures["images"], figures["split"]) == (5, 8, "PrivateTest")
     assert figures["chance"] == 25  # four patterns of ten faces each
 
 
@@ -137,13 +139,13 @@ def test_distilled_images_join_every_batch(data: FerPlus, tmp_path: Path) -> Non
     (tmp_path / "omni").mkdir()
     write_distilled(distilled, tmp_path / "omni" / "distilled.safetensors", {})
     method = OmniLearning(small("omni_das_open"), data, np.empty((0, 48, 48), np.uint8), tmp_path)
-    torch.testing.assert_close(as_frames(distilled, 48)[..., 0], distilled.images[:, 0] * STD + MEAN)
+    torch.testing.assert_close(as_frames(distilled.images, 48)[..., 0], distilled.images[:, 0] * STD + MEAN)
     seen: list[torch.Tensor] = []
     method.network.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
     batch = next(iter(method.batches(0, 0, workers=0)))
     method.losses(method.network, batch)  # type: ignore[arg-type]
     assert seen[0].shape == (24, 48, 48, 1)
-    torch.testing.assert_close(seen[0][16:], as_frames(distilled, 48))
+    torch.testing.assert_close(seen[0][16:], as_frames(distilled.images, 48))
     write_distilled(Distilled(distilled.images[:3], torch.arange(3), torch.tensor([0.1])),
                     tmp_path / "omni" / "distilled.safetensors", {})  # fmt: skip
     with pytest.raises(DataError, match="3 images"):

@@ -196,7 +196,7 @@ def test_distilled_images_join_every_batch(data: Path, tmp_path: Path) -> None:
     method = build_method(small("omni_vgg_das"), data, runs)
     assert isinstance(method, PhotoLearning)
     torch.testing.assert_close(
-        as_faces(distilled, 32), distilled.images.permute(0, 2, 3, 1) * STD + MEAN, rtol=1e-4, atol=1e-3
+        as_faces(distilled.images, 32), distilled.images.permute(0, 2, 3, 1) * STD + MEAN, rtol=1e-4, atol=1e-3
     )
     seen: list[torch.Tensor] = []
     method.network.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))

@@ -88,6 +88,7 @@ def test_mining_and_distilling_are_given_what_the_recipe_says(
     called: list[tuple[object, ...]] = []
     monkeypatch.setattr(omni_stages, "mine_pool", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(omni_stages, "distil_pool", lambda *arguments: called.append(arguments) or {})
+    monkeypatch.setattr(omni_stages.omni, "backbone_as_it_begins", lambda *arguments: "backbone")
     recipe = load_recipe("omni_das_open", {"omni.margin": "0.3", "omni.iterations": "7"})
     stages = list(plan(recipe, Setup(data, tmp_path / "data", tmp_path)))
     for stage in stages[1:3]:
@@ -96,7 +97,9 @@ def test_mining_and_distilling_are_given_what_the_recipe_says(
     learner, mined = str(tmp_path / "omni-open" / "checkpoint.safetensors"), tmp_path / "omni" / "mined.parquet"
     distilled = tmp_path / "omni" / "distilled.safetensors"
     assert called[0] == (learner, data, tmp_path / "data", tmp_path, 0.3, mined, None)
-    assert called[1] == (mined, data, tmp_path / "data", tmp_path, DistilOptions(iterations=7), distilled)
+    options = DistilOptions(iterations=7, seed=recipe.seed)
+    place = data, tmp_path / "data", tmp_path
+    assert called[1] == (mined, "backbone", *place, options, distilled, "validation", "cpu")
     mined.parent.mkdir()
     mined.touch()
     assert stages[1].done()

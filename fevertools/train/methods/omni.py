@@ -1,5 +1,6 @@
 """Omni-supervised FER: labelled faces with mined ones (VAS), or with one distilled image a class (DAS)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from fevertools.errors import DataError
 from fevertools.labels import EMOTIONS
 from fevertools.train.datasets.ferplus import FerPlus
-from fevertools.train.distil_dataset import Distilled, read_distilled
+from fevertools.train.distil_dataset import read_distilled
 from fevertools.train.losses import Losses
-from fevertools.train.methods.classify import Classify
+from fevertools.train.methods.classify import Classify, prepare, training_rows
 from fevertools.train.methods.frames import Frames
 from fevertools.train.mine import Mined, read_list
 from fevertools.train.models.student import MEAN, STD, resize_matrix
@@ -37,7 +38,7 @@ class OmniLearning(Classify):
         if recipe.omni.mined:
             self.frames = _joined(self.frames, pool, read_list(runs / recipe.omni.mined, EMOTIONS))
         distilled = read_distilled(runs / recipe.omni.distilled) if recipe.omni.distilled else None
-        self.distilled = None if distilled is None else as_frames(distilled, recipe.model.resolution)
+        self.distilled = None if distilled is None else as_frames(distilled.images, recipe.model.resolution)
         if self.distilled is not None and len(self.distilled) != len(EMOTIONS):
             raise DataError(f"{recipe.omni.distilled} has {len(self.distilled)} images, not one for every emotion")
 
@@ -62,7 +63,18 @@ def _joined(labelled: Frames, pool: npt.NDArray[np.uint8], mined: Mined) -> Fram
     return Frames(images, labelled.size, labelled.options, labelled.seed, rows)
 
 
-def as_frames(distilled: Distilled, size: int) -> Tensor:
-    """Distilled images as the network takes frames: float (C, S, S, 1), luminance 0-255 and beyond."""
-    matrix = resize_matrix(distilled.images.shape[-1], size)
-    return (matrix @ distilled.images[:, 0] @ matrix.T * STD + MEAN)[..., None]
+def as_frames(images: Tensor, size: int) -> Tensor:
+    """Distilled images (C, 1, H, H) as the network takes frames: float (C, S, S, 1), luminance 0-255 and beyond."""
+    matrix = resize_matrix(images.shape[-1], size).to(images.device)
+    return (matrix @ images[:, 0] @ matrix.T * STD + MEAN)[..., None]
+
+
+def backbone_as_it_begins(recipe: Recipe, data: FerPlus, runs: Path, device: str) -> Callable[[Tensor], Tensor]:
+    """What the learner of a recipe makes of faces before its training: images (N, 1, H, H), normalised -> (N, D)."""
+    network = prepare(recipe, data.images[training_rows(recipe, data).rows], runs).eval().requires_grad_(False)
+    network.to(device)
+
+    def features(images: Tensor) -> Tensor:
+        return network.backbone(network.prepare(as_frames(images, recipe.model.resolution)))  # type: ignore[no-any-return]
+
+    return features

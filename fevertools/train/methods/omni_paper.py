@@ -1,6 +1,6 @@
 """Omni-supervised FER as published: VGG-Face or ResNet-34 on RGB faces, with mined or distilled ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class PhotoLearning:
         self.recipe, self.validation, self.network = recipe, validation, network
         self.learning_rate = recipe.optim.learning_rate
         self.photos = Photos(training, recipe.model.resolution, recipe.augment, recipe.seed)
-        self.distilled = None if distilled is None else as_faces(distilled, recipe.model.resolution)
+        self.distilled = None if distilled is None else as_faces(distilled.images, recipe.model.resolution)
         if self.distilled is not None and len(self.distilled) != len(EMOTIONS_7):
             raise DataError(f"{recipe.omni.distilled} has {len(self.distilled)} images, not one of each emotion")
 
@@ -149,10 +149,21 @@ class PhotoLearning:
         return {name: figures[name] for name in ("accuracy", "mean_recall", "ece", "cross_entropy")}
 
 
-def as_faces(distilled: Distilled, size: int) -> Tensor:
-    """Distilled images as the network takes faces: float (C, S, S, 3), 0-255 and beyond."""
-    faces = F.interpolate(distilled.images, (size, size), mode="bicubic") * STD + MEAN
+def as_faces(images: Tensor, size: int) -> Tensor:
+    """Distilled images (C, 1 or 3, H, W) as the network takes faces: float (C, S, S, 3), 0-255 and beyond."""
+    faces = F.interpolate(images, (size, size), mode="bicubic") * STD + MEAN
     return faces.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+
+
+def backbone_as_it_begins(recipe: Recipe, device: str) -> Callable[[Tensor], Tensor]:
+    """What the learner of a recipe makes of faces before its training: images (N, 3, H, W), normalised -> (N, D)."""
+    network = build_photos(recipe.model).eval().requires_grad_(False).to(device)
+
+    def features(images: Tensor) -> Tensor:
+        output: Output = network(as_faces(images, recipe.model.resolution))
+        return output.embedding
+
+    return features
 
 
 @torch.no_grad()
