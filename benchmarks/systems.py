@@ -182,9 +182,9 @@ def omni_distilled(results: Path) -> str:
     accuracy, recall, images = found["accuracy"], found["mean_recall"], found["images"]
     return (
         f"\n\n{len(accuracy)} fresh classifiers, each taught by the {images} distilled images alone, have a mean "
-        f"recall of {over_seeds(recall, len(recall))}% on {found['split']}, where chance has {100 / images:.2f}%, and "
-        f"are right about {over_seeds(accuracy, len(accuracy))}%; always naming the most frequent emotion is right about "
-        f"{found['chance']:.2f}%."
+        f"recall of {over_seeds(recall, len(recall))}% on {found['split']}, where chance has {100 / images:.2f}%, "
+        f"and are right about {over_seeds(accuracy, len(accuracy))}%; always naming the most frequent emotion "
+        f"is right about {found['chance']:.2f}%."
     )
 
 
