@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,10 @@ from fevertools.train.models.mobilenet import ConvUnit
 from fevertools.train.models.starts import STARTS
 from fevertools.train.models.student import MEAN, STD, Student
 from fevertools.train.recipe import Recipe, from_table
+from fevertools.types import Float32
 
 OPSET = 18  # ONNX Runtime 1.14 and later
+LARGE = 4096  # weights of a matrix that 8-bit storage is worth its scales for
 
 
 class Served(nn.Module):
@@ -73,10 +76,16 @@ def load_student(path: Path) -> tuple[Student, Recipe]:
 
 
 @torch.no_grad()
-def release(student: Student, data: FerPlus, protocol: str) -> Student:
-    """A copy that is ready to serve: folded, calibrated on the validation split, every weight a float16 number.
+def release(student: Student, data: FerPlus, protocol: str, storage: str = "float16") -> Student:
+    """A copy that is ready to serve: folded, calibrated on the validation split, every weight a number of its storage.
 
     Rounding here, and not in the ONNX file alone, keeps the PyTorch network and the ONNX graph the same function.
+
+    Args:
+        student: as trained.
+        data: FER-2013 with FER+.
+        protocol: whose validation split the temperature is fitted on.
+        storage: "float16", or "int8": large matrices as 8-bit integers with a scale for each row, the rest float16.
     """
     student = copy.deepcopy(student).eval().float()
     for module in student.modules():
@@ -91,8 +100,19 @@ def release(student: Student, data: FerPlus, protocol: str) -> Student:
     logits = torch.cat([student(chunk).logits for chunk in torch.split(crops, 256)])
     student.temperature.fill_(fit_temperature(logits.numpy(), validation.target))
     for parameter in student.parameters():
-        parameter.copy_(parameter.half().float())
+        small = parameter.ndim < 2 or parameter.numel() < LARGE
+        parameter.copy_(parameter.half().float() if small or storage == "float16" else on_grid(parameter))
     return student
+
+
+def on_grid(weight: Tensor) -> Tensor:
+    """The nearest weights that are a scale of their row times an integer from -127 to 127, which one of them reaches.
+
+    Scales are bfloat16 numbers, so that the integers can be found again without a rounding error.
+    """
+    rows = weight.flatten(1)
+    scale = (rows.abs().amax(dim=1, keepdim=True) / 127).bfloat16().float().clamp_min(1e-30)
+    return ((rows / scale).round().clamp(-127, 127) * scale).view_as(weight)
 
 
 def to_onnx(student: Student, crop: int, path: Path) -> None:
@@ -112,12 +132,12 @@ def to_onnx(student: Student, crop: int, path: Path) -> None:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph, changed in place: weights that float16 holds as float16, nothing of the machine, fixed bytes.
+    """Write a graph, changed in place: weights in the smallest type that holds them, nothing of the machine.
 
     Raises:
         DataError: the graph does not hold what the manifest promises.
     """
-    _store_half(model)
+    _store_small(model)
     graph = model.graph
     graph.name = path.stem
     del model.metadata_props[:]
@@ -132,27 +152,46 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _store_half(model: onnx.ModelProto) -> None:
-    """Store every large float32 initializer as float16 with a Cast behind it; sessions fold the Cast when they load."""
-    casts = []
+def _store_small(model: onnx.ModelProto) -> None:
+    """Store large float32 initializers in a smaller type, and what undoes it behind; sessions fold that when they load.
+
+    Only what the type holds exactly: the weights were rounded to it, constants such as the mean were not.
+    """
+    undone, scales = [], []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or values.size < 256:
             continue
-        half = values.astype(np.float16)
-        # Only what float16 holds exactly: the weights were rounded to it, constants such as the mean were not.
-        if not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+        name, half = tensor.name, values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+            undone.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+        elif values.size >= LARGE and (found := _integers(values)) is not None:
+            tensor.CopyFrom(numpy_helper.from_array(found[0], f"{name}_int8"))
+            scales.append(numpy_helper.from_array(found[1], f"{name}_scale"))
+            undone += [
+                helper.make_node("Cast", [f"{name}_int8"], [f"{name}_whole"], to=TensorProto.FLOAT),
+                helper.make_node("Mul", [f"{name}_whole", f"{name}_scale"], [name]),
+            ]
+    model.graph.initializer.extend(scales)
+    nodes = [*undone, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
+def _integers(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], Float32] | None:
+    """The integers and scales of weights `on_grid`, whose rows lie along the first axis, or the last; else None."""
+    for axis in (0, values.ndim - 1):
+        others = tuple(a for a in range(values.ndim) if a != axis)
+        scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / np.float32(127), np.float32(1e-30))
+        whole = np.rint(values / scale)
+        if np.array_equal(whole * scale, values):
+            return whole.astype(np.int8), scale
+    return None
+
+
 def to_safetensors(student: Student, path: Path) -> None:
-    """Write the same weights, float16, for those who want to train on from them."""
+    """Write the weights, float16, for those who want to train on from them."""
     tensors = {name: tensor.half().contiguous() for name, tensor in student.named_parameters()}
     save_file(tensors, path, metadata={"temperature": repr(float(student.temperature))})
 
@@ -195,7 +234,7 @@ def export(checkpoint_file: Path, name: str, data: FerPlus, folder: Path, manife
     """
     read_manifest(manifest)  # before minutes of work, not after
     student, recipe = load_student(checkpoint_file)
-    student = release(student, data, recipe.data.protocol)
+    student = release(student, data, recipe.data.protocol, recipe.model.storage)
     folder.mkdir(parents=True, exist_ok=True)
     files = to_files(student, recipe.model.crop, folder, name)
     update_manifest(manifest, name, manifest_entry(student, recipe, files))

@@ -281,12 +281,13 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
 
 
 def precision(optim: OptimOptions) -> str:
-    """`auto` takes bfloat16 where it is fast: a GPU that has it, or a CPU with AMX tiles."""
+    """`auto` takes bfloat16 where it is fast: a GPU that has it, or a CPU with AMX tiles or AVX-512 BF16."""
     if optim.precision != "auto":
         return optim.precision
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if torch.cpu.get_capabilities().get("amx_tile") else "32-true"
+    able = torch.cpu.get_capabilities()
+    return "bf16-mixed" if able.get("amx_tile") or able.get("avx512_bf16") else "32-true"
 
 
 class Log:

@@ -162,6 +162,7 @@ class ModelOptions:
     resolution: int = 96  # height and width at which the backbone works; crops are upsampled to it
     dimension: int = 256
     dropout: float = 0.2
+    storage: Literal["float16", "int8"] = "float16"  # of the exported weights; they are computed with in float32
 
 
 @dataclass(frozen=True, slots=True)

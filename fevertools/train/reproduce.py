@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fevertools.train import checkpoint, export
-from fevertools.train.datasets.ferplus import FerPlus
+from fevertools.train.datasets.ferplus import SIZE, FerPlus
 from fevertools.train.datasets.patches import PATCHES
 from fevertools.train.datasets.posed import FOLDS
 from fevertools.train.evaluate.command import EvaluateOptions, evaluate
@@ -16,13 +16,13 @@ from fevertools.train.loop import RunOptions, fit
 from fevertools.train.methods import build_method
 from fevertools.train.methods.distill import unlabeled_faces
 from fevertools.train.methods.ed2l_paper import read_posed
-from fevertools.train.methods.targets import targets_path, taught_faces, teach
+from fevertools.train.methods.targets import PUBLISHED, targets_path, taught_faces, teach
 from fevertools.train.omni_stages import needed, omni_stages, photo_figures_stage
 from fevertools.train.quantize import quantize
 from fevertools.train.recipe import Recipe, load_recipe
 from fevertools.train.stages import Setup, Stage, run_stages
 
-LEARN_FROM_STORED = ("deepfever-student", "emoxnet-lite")
+LEARN_FROM_STORED = ("deepfever-student", "emoxnet", "emoxnet-lite")
 """Systems whose teachers' outputs are computed before."""
 
 NOT_SHIPPED = ("densenet-center", "ed2l", "emoxnet")
@@ -66,11 +66,11 @@ def reproduce(name: str, data: FerPlus | None, root: Path, runs: Path, device: s
 
 def plan(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
     """The stages of a recipe, those of the runs it builds on first."""
+    stored: set[Path] = set()
     for earlier in requirements(recipe):
+        yield from _teacher_stages(earlier, setup, stored)
         yield _fit_stage(earlier, setup)
-    # Only open students learn from stored outputs; those of the paper's recipes run their teachers at every step.
-    if recipe.system in LEARN_FROM_STORED:
-        yield from _teacher_stages(recipe, setup)
+    yield from _teacher_stages(recipe, setup, stored)
     yield from omni_stages(recipe, setup)
     if recipe.posed.dataset:
         yield from _fold_stages(recipe, setup)
@@ -82,10 +82,19 @@ def plan(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
         yield from _release_stages(recipe, setup)
 
 
-def _teacher_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
+def _teacher_stages(recipe: Recipe, setup: Setup, stored: set[Path]) -> Iterator[Stage]:
+    """What teachers say, computed before; files that are `stored` by an earlier stage are not made again."""
+    # Only open students learn from stored outputs; those of the paper's recipes run their teachers at every step.
+    if recipe.system not in LEARN_FROM_STORED or not recipe.distill.teachers:
+        return
     data, runs = needed(setup), setup.runs
     for teacher in recipe.distill.teachers:
-        resolution = load_recipe(teacher.replace("-", "_")).model.resolution
+        path = targets_path(recipe, teacher, runs)
+        if path in stored:
+            continue
+        stored.add(path)
+        published = teacher.startswith(PUBLISHED)
+        resolution = SIZE if published else load_recipe(teacher.replace("-", "_")).model.resolution
 
         def run(teacher: str = teacher) -> None:
             faces = taught_faces(recipe, data, unlabeled_faces(recipe, setup.root, runs))
@@ -94,7 +103,7 @@ def _teacher_stages(recipe: Recipe, setup: Setup) -> Iterator[Stage]:
         yield Stage(
             f"outputs of {teacher} for {recipe.distill.views} views of every face",
             recipe.distill.views * len(data.images) * resolution**2 / 3e6,  # a forward pass is a third of a step
-            targets_path(recipe, teacher, runs).exists,
+            path.exists,
             run,
         )
 
@@ -147,7 +156,8 @@ def requirements(recipe: Recipe) -> list[Recipe]:
     """The recipes whose runs this one builds on, each after its own requirements."""
     found: dict[str, Recipe] = {}
     learner = recipe.omni.learner if recipe.omni.mined or recipe.omni.distilled else ""
-    for name in (recipe.model.initial, *recipe.distill.teachers, *recipe.emoxnet.runs, learner):
+    teachers = [name for name in recipe.distill.teachers if not name.startswith(PUBLISHED)]
+    for name in (recipe.model.initial, *teachers, *recipe.emoxnet.runs, learner):
         if name and name not in found:
             earlier = load_recipe(name.replace("-", "_"))
             found |= {r.name: r for r in (*requirements(earlier), earlier) if r.name not in found}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fevertools import Analyzer
 from fevertools.errors import DataError
 from fevertools.train import checkpoint
 from fevertools.train.datasets.ferplus import FerPlus, read_ferplus
@@ -125,6 +126,8 @@ def test_one_hot_target_and_protocol(data: FerPlus, tmp_path: Path) -> None:
     assert set(label.unique().tolist()) == {0, 1}
     np.testing.assert_array_equal(label.argmax(dim=1), votes.argmax(dim=1))
     assert ((votes > 0) & (votes < 1)).any()
+    with pytest.raises(DataError, match="only seresnet34 from face-api"):
+        EnsembleLearning(small(model__start="face-api"), data, tmp_path)
     with pytest.raises(DataError, match="ferplus7"):
         EnsembleLearning(small(data__protocol="ferplus8"), data, tmp_path)
 
@@ -139,6 +142,33 @@ def test_stops_early_and_stays_stopped(data: FerPlus, tmp_path: Path) -> None:
     assert state["step"] < 9 * 9
     fit(EnsembleLearning(recipe, data, tmp_path), RunOptions(tmp_path / "run", "cpu", workers=0, resume=True))
     assert checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")[1]["step"] == state["step"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_learns_what_published_weights_say(data: FerPlus, tmp_path: Path) -> None:
+    recipe = small(distill__teachers='["published:deepfever-s"]', distill__views="2", losses__soft_votes="2.0")
+    with pytest.raises(DataError, match="teach"):
+        EnsembleLearning(recipe, data, tmp_path)
+    faces = taught_faces(recipe, data, np.empty((0, 48, 48), np.uint8))
+    teach(recipe, recipe.distill.teachers[0], faces, tmp_path)
+    method = EnsembleLearning(recipe, data, tmp_path)
+    crops, votes, said = next(iter(method.batches(3, 0, workers=0)))
+    again, *_ = next(iter(method.batches(5, 0, workers=0)))
+    assert method.views == 2  # the fourth and the sixth epoch show the second view, in another order
+    assert not crops.equal(again)
+    with Analyzer("deepfever-s", device="cpu") as analyzer:
+        found = [analyzer.classify(crop, cropped=True)[0] for crop in crops[:3, :, :, 0].numpy()]
+    expected = torch.tensor([list(expression.probabilities.values()) for expression in found])
+    torch.testing.assert_close(said[:3].float().softmax(dim=1), expected, rtol=0, atol=2e-3)
+    network = method.network.eval()
+    loss = method.losses(network, (crops, votes, said))
+    log_probabilities = network(crops).logits.log_softmax(dim=1)
+    soft = said[:, :7].float().softmax(dim=1)  # of the seven that it can answer: contempt is no answer here
+    by_hand = [-(t * log_probabilities).sum(dim=1).mean().item() for t in (votes, soft)]
+    assert loss.total.item() == pytest.approx(by_hand[0] + 2 * by_hand[1], rel=1e-5)
+    fit(method, RunOptions(tmp_path / "run", "cpu", workers=0))
+    with pytest.raises(DataError, match="one teacher or none"):
+        EnsembleLearning(small(distill__teachers='["x", "y"]'), data, tmp_path)
 
 
 def test_watches_a_figure_that_should_fall() -> None:
@@ -172,6 +202,7 @@ def test_lite_learns_what_the_ensemble_says(data: FerPlus, tmp_path: Path) -> No
     recipe = small(name='"emoxnet-open"')
     fit(EnsembleLearning(recipe, data, tmp_path), RunOptions(tmp_path / "emoxnet-open", "cpu", workers=0))
     options = {"model.start": "random", "model.resolution": "48", "distill.views": "2", "model.dropout": "0.0"}
+    options |= {"losses.votes": "0.0", "losses.soft_votes": "1.0"}
     options |= {"optim.batch_size": "16", "optim.precision": "32-true", "optim.epochs": "2", "optim.warmup_epochs": "0"}
     lite = load_recipe("emoxnet_lite", options)
     with pytest.raises(DataError, match="teach"):
@@ -179,7 +210,7 @@ def test_lite_learns_what_the_ensemble_says(data: FerPlus, tmp_path: Path) -> No
     images = taught_faces(lite, data, np.empty((0, 48, 48), np.uint8))
     teach(lite, "emoxnet-open", images, tmp_path)
     method = LiteLearning(lite, data, tmp_path)
-    crops, said = next(iter(method.batches(1, 0, workers=0)))
+    crops, votes, said = next(iter(method.batches(1, 0, workers=0)))
     assert said.shape == (16, 7)
     ensemble, resolution = load_teacher(tmp_path / "emoxnet-open" / "checkpoint.safetensors")
     assert resolution == 48
@@ -189,7 +220,10 @@ def test_lite_learns_what_the_ensemble_says(data: FerPlus, tmp_path: Path) -> No
     output = network(crops)
     target = smoothed(said.float().softmax(dim=1), 0.1)
     expected = -(target * output.logits.log_softmax(dim=1)[:, :7]).sum(dim=1).mean()
-    assert method.losses(network, (crops, said)).total.item() == pytest.approx(expected.item(), rel=1e-5)
+    losses = method.losses(network, (crops, votes, said))
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
+    by_votes = -(votes * output.logits.log_softmax(dim=1)[:, :7]).sum(dim=1).mean()
+    assert losses.terms["votes"].item() == pytest.approx(by_votes.item(), rel=1e-5)
     fit(method, RunOptions(tmp_path / "emoxnet-lite", "cpu", workers=0))
     assert set(method.validate(method.network)) >= {"accuracy", "cross_entropy"}
 

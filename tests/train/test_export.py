@@ -107,6 +107,34 @@ def test_onnx_is_half_sized_and_deterministic(graph: Path, released: Student, tm
     assert again.read_bytes() == graph.read_bytes()
 
 
+def test_stored_in_8_bits(student: Student, released: Student, made_data: Path, tmp_path: Path) -> None:
+    small = export.release(student, read_ferplus(made_data), "ferplus8", "int8")
+    export.to_onnx(small, 48, tmp_path / "int8.onnx")
+    export.to_onnx(released, 48, tmp_path / "half.onnx")
+    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("int8", "half")]
+    assert sizes[0] < 0.6 * sizes[1]
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    embedding, logits = session.run(["embedding", "logits"], {"crops": CROPS})
+    with torch.no_grad():
+        expected, before = small(torch.from_numpy(CROPS)), student(torch.from_numpy(CROPS))
+    np.testing.assert_allclose(embedding, expected.embedding, atol=1e-4)
+    np.testing.assert_allclose(logits, expected.logits, atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(expected.embedding, before.embedding)
+    assert cosine.min() > 0.99
+
+
+def test_the_grid_of_8_bits() -> None:
+    weight = (
+        torch.randn(6, 5, 1, 1, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([1e-5, 1, 7]).repeat(2)[:, None, None, None]
+    )
+    rounded = export.on_grid(weight)
+    steps = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    assert ((rounded - weight).abs() <= 0.51 * steps + 0.25 * steps).all()  # a scale is itself rounded to bfloat16
+    assert export.on_grid(rounded).equal(rounded)
+    assert export.on_grid(torch.zeros(2, 3)).equal(torch.zeros(2, 3))
+
+
 def test_onnx_names_no_file_of_the_exporting_machine(graph: Path) -> None:
     assert not onnx.load(graph).graph.node[0].metadata_props
     assert b".py" not in graph.read_bytes()

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from fevertools.errors import DataError
-from fevertools.train.models import build, face_resnet
+from fevertools.train.models import build, face_resnet, face_seresnet
+from fevertools.train.models.emoxnet import MEMBERS
 from fevertools.train.models.face_resnet import STAGES, FaceResNet
 from fevertools.train.models.starts import find_start, read_tensors
 from fevertools.train.models.student import MEAN, STD
@@ -125,6 +127,38 @@ def test_face_api_start_keeps_the_function(tmp_path: Path, monkeypatch: pytest.M
     with torch.no_grad():
         got = backbone.eval()((other - MEAN) / STD)
     torch.testing.assert_close(got, face_api_forward(tensors, other.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4)
+
+
+def test_face_api_start_of_se_resnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = write_face_api(tmp_path)
+    monkeypatch.setenv("FEVERTOOLS_STARTS", str(tmp_path))
+    network: Any = MEMBERS["seresnet34"](0.5)
+    face_seresnet.load_start(network, "face-api", torch.randn(8, 1, 96, 96))
+    network.eval()
+    gate = torch.tensor(face_seresnet.OPEN).sigmoid()
+    x = torch.rand(2, 64, 12, 12)
+    with torch.no_grad():
+        got, stem = network.layer1(x), network.bn1(network.conv1(torch.zeros(1, 1, 32, 32)))
+        y = torch.rand(2, 128, 6, 6)
+        torch.testing.assert_close(network.layer3[3:](y), y)  # the blocks that dlib's network does not have
+        x = x[:, :32]
+        for number in (1, 2, 3):
+            inner = face_api_conv(tensors, x, f"conv32_{number}/conv1").relu()
+            x = (x + gate * face_api_conv(tensors, inner, f"conv32_{number}/conv2")).relu()
+    torch.testing.assert_close(got, x, rtol=1e-3, atol=1e-4)
+    gray = torch.full((1, 3, 32, 32), MEAN) - torch.tensor(face_resnet.RGB_MEAN)[:, None, None]
+    expected = face_api_conv(tensors, gray / 256, "conv32_down")
+    torch.testing.assert_close(stem[:, :32, 8, 8], expected[:, :, 8, 8], rtol=1e-3, atol=1e-4)
+    with pytest.raises(DataError, match=r"emoxnet.width to 0.5"):
+        face_seresnet.load_start(MEMBERS["seresnet34"](1.0), "face-api", torch.randn(2, 1, 96, 96))
+
+
+def face_api_conv(tensors: dict[str, torch.Tensor], x: torch.Tensor, name: str) -> torch.Tensor:
+    """A convolution of face-api.js with its scale layer, padded and not strided."""
+    kernel = tensors[f"{name}/conv/filters"].permute(3, 2, 0, 1)
+    x = F.conv2d(x, kernel, tensors[f"{name}/conv/bias"], padding=kernel.shape[-1] // 2)
+    weights, biases = (tensors[f"{name}/scale/{part}"][:, None, None] for part in ("weights", "biases"))
+    return x * weights + biases
 
 
 def test_a_start_fits_one_backbone() -> None:

@@ -1,7 +1,8 @@
-"""EmoXNetLite: a light network that learns the label-smoothed soft labels of EmoXNet and nothing else."""
+"""EmoXNetLite: a light network that learns the label-smoothed soft labels of EmoXNet, and votes where they weigh."""
 
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from fevertools.train.datasets.ferplus import FerPlus
 from fevertools.train.losses import Losses
 from fevertools.train.losses.label_smoothing import smoothed
 from fevertools.train.losses.soft_cross_entropy import soft_cross_entropy
-from fevertools.train.methods.classify import Validation, prepare, training_rows
+from fevertools.train.methods.classify import Validation, prepare, training_rows, weighted
 from fevertools.train.methods.emoxnet import PROTOCOL
 from fevertools.train.methods.frames import Frames, Passes
 from fevertools.train.methods.targets import read_targets
@@ -20,7 +21,7 @@ from fevertools.train.recipe import Recipe
 
 
 class LiteLearning(Passes):
-    """Cross-entropy against the ensemble's probabilities for the very view, smoothed by Eq. 3.
+    """Cross-entropy against the ensemble's probabilities for the very view, smoothed by Eq. 3, and against the votes.
 
     The student has the eight classes of all weights of this package; the ensemble knows seven, so that contempt is
     learned never to be right.
@@ -44,17 +45,22 @@ class LiteLearning(Passes):
         protocol = training_rows(recipe, data)
         images = data.images[protocol.rows]
         targets = read_targets(recipe, recipe.distill.teachers[0], len(images), len(EMOTIONS_7), runs)
-        self.frames = Frames(images, recipe.model.resolution, recipe.augment, recipe.seed, (), (targets,))
+        votes = torch.from_numpy(protocol.target)
+        self.frames = Frames(images, recipe.model.resolution, recipe.augment, recipe.seed, (votes,), (targets,))
         self.validation = Validation(data, PROTOCOL)
         self.network: Student = prepare(recipe, images, runs)
 
-    def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
+    def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Losses:
         """Losses of one batch."""
-        crops, teacher = batch
+        crops, votes, teacher = batch
         output: Output = network(crops)
-        target = smoothed(teacher.float().softmax(dim=1), self.recipe.emoxnet.smoothing)
-        loss = soft_cross_entropy(output.logits, F.pad(target, (0, len(EMOTIONS) - len(EMOTIONS_7))))
-        return Losses(loss, {"soft_votes": loss})
+        said = smoothed(teacher.float().softmax(dim=1), self.recipe.emoxnet.smoothing)
+        votes, said = (F.pad(target, (0, len(EMOTIONS) - len(EMOTIONS_7))) for target in (votes, said))
+        terms = {
+            "votes": soft_cross_entropy(output.logits, votes),
+            "soft_votes": soft_cross_entropy(output.logits, said),
+        }
+        return weighted(terms, self.recipe.losses)
 
     def validate(self, network: Student) -> dict[str, float]:
         """Figures on PublicTest, from which everything is chosen."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fevertools.errors import DataError
 from fevertools.train import checkpoint
-from fevertools.train.datasets.ferplus import FerPlus
+from fevertools.train.datasets.ferplus import SIZE, FerPlus
 from fevertools.train.loop import precision
 from fevertools.train.methods.classify import training_rows
 from fevertools.train.methods.frames import Frames
@@ -24,6 +24,10 @@ from fevertools.train.recipe import AugmentOptions, Recipe, from_table
 Images = npt.NDArray[np.uint8]
 
 
+PUBLISHED = "published:"
+"""In front of a teacher's name: weights of the manifest, not a run."""
+
+
 def taught_faces(recipe: Recipe, data: FerPlus, unlabeled: Images) -> Images:
     """The faces of a student's recipe in the order of the stored outputs, labelled ones first: uint8 (N, 48, 48)."""
     return np.concatenate([data.images[training_rows(recipe, data).rows], unlabeled])
@@ -31,7 +35,7 @@ def taught_faces(recipe: Recipe, data: FerPlus, unlabeled: Images) -> Images:
 
 def targets_path(recipe: Recipe, teacher: str, runs: Path) -> Path:
     """Where the outputs of one teacher for the views of a student's recipe lie; ablations of one seed share them."""
-    return runs / teacher / f"targets-{recipe.seed}-{recipe.distill.views}.safetensors"
+    return runs / teacher.replace(":", "-") / f"targets-{recipe.seed}-{recipe.distill.views}.safetensors"
 
 
 @torch.no_grad()
@@ -40,7 +44,7 @@ def teach(recipe: Recipe, teacher: str, images: Images, runs: Path, device: str 
 
     Args:
         recipe: of the student.
-        teacher: name of the teacher's run.
+        teacher: name of the teacher's run, or `PUBLISHED` and that of weights in the manifest.
         images: uint8 (N, 48, 48), see `taught_faces`.
         runs: folder of the runs.
         device: accelerator for Lightning Fabric.
@@ -52,7 +56,8 @@ def teach(recipe: Recipe, teacher: str, images: Images, runs: Path, device: str 
     path = targets_path(recipe, teacher, runs)
     if path.exists():
         return path
-    answer, resolution = load_teacher(runs / teacher / "checkpoint.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answer, resolution = find_teacher(teacher, runs)
     fabric = Fabric(accelerator=device, devices=1, precision=precision(recipe.optim))  # type: ignore[arg-type]
     network = fabric.setup_module(answer)
     frames = Frames(images, resolution, recipe.augment, recipe.seed)
@@ -83,6 +88,33 @@ class Teacher(nn.Module):
         if output.fer2013 is None or output.triplet is None:
             raise DataError(f"{self.path} is no teacher: it has no heads for FER-2013 and triplets")
         return torch.cat([output.logits, output.fer2013, output.triplet], dim=1)
+
+
+class Published(nn.Module):
+    """Weights of the manifest as a function of frames: uint8 (N, 48, 48, 1) -> logits float32 (N, 8)."""
+
+    def __init__(self, name: str) -> None:
+        from fevertools.train.evaluate.networks import shipped
+
+        super().__init__()
+        self.predict = shipped(name)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        logits = self.predict(crops.cpu().numpy()).logits
+        assert logits is not None
+        return torch.from_numpy(logits)
+
+
+def find_teacher(teacher: str, runs: Path) -> tuple[nn.Module, int]:
+    """A teacher by its name, as `load_teacher` returns it.
+
+    Args:
+        teacher: of a run, or `PUBLISHED` and the name of weights in the manifest.
+        runs: folder of the runs.
+    """
+    if teacher.startswith(PUBLISHED):
+        return Published(teacher.removeprefix(PUBLISHED)), SIZE
+    return load_teacher(runs / teacher / "checkpoint.safetensors")
 
 
 def load_teacher(path: Path) -> tuple[Teacher, int]:

@@ -18,7 +18,8 @@ from fevertools.train.recipe import ModelOptions
 
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
-    "mobilenet_v1_short": partial(MobileNetV1, blocks=9),  # a third of the weights
+    "mobilenet_v1_medium": partial(MobileNetV1, blocks=11),  # half of the weights
+    "mobilenet_v1_short": partial(MobileNetV1, blocks=9),  # a third of them
     "face_resnet": FaceResNet,
     "vgg": Vgg,
 }

@@ -130,15 +130,17 @@ class EmoXNet(nn.Module):
 
     def forward(self, crops: Tensor) -> Output:
         """Crops (N, S, S, 1) of luminance 0-255, where S is `crop`, or `resolution` when already warped to it."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            pairs = zip(self.backbone.values(), self.seen(crops), strict=True)
+            embedding = torch.cat([member(seen) for member, seen in pairs], dim=1)
+        return Output(embedding, self.classify(embedding))
+
+    def seen(self, crops: Tensor) -> list[Tensor]:
+        """What each member sees of crops (N, S, S, 1): normalised float (N, 1, H, H)."""
         x = (crops[..., 0].float() - MEAN) / STD
         if x.shape[1] != self.resolution:
             x = self.resize @ x @ self.resize.T
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            seen = [
-                x[:, None]
-                if k == 1
-                else F.interpolate(x[:, None], size=[round(k * self.resolution)] * 2, mode="bilinear")
-                for k in self.upsample
-            ]
-            embedding = torch.cat([member(s) for member, s in zip(self.backbone.values(), seen, strict=True)], dim=1)
-        return Output(embedding, self.classify(embedding))
+        return [
+            x[:, None] if k == 1 else F.interpolate(x[:, None], size=[round(k * self.resolution)] * 2, mode="bilinear")
+            for k in self.upsample
+        ]

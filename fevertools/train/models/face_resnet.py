@@ -93,7 +93,7 @@ def load_start(backbone: FaceResNet, name: str, calibration: Tensor) -> None:
         kernel = tensors[f"{key}/conv/filters"].permute(3, 2, 0, 1)  # (kh, kw, I, O) -> (O, I, kh, kw)
         bias, scale = tensors[f"{key}/conv/bias"], tensors[f"{key}/scale/weights"]
         if path == "conv32_down":
-            kernel, bias = _to_luminance(kernel, bias)
+            kernel, bias = luminance_kernel(kernel, bias)
         shift = bias * scale + tensors[f"{key}/scale/biases"]
         with torch.no_grad():
             unit.conv.weight.copy_(kernel * scale[:, None, None, None])
@@ -116,7 +116,7 @@ def _restore(unit: ConvNorm, shift: Tensor):  # type: ignore[no-untyped-def]
     return hook
 
 
-def _to_luminance(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def luminance_kernel(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Rewrite the RGB convolution for one normalised gray channel; equal on gray pictures, its padding is none."""
     shift = torch.tensor([MEAN - mean for mean in RGB_MEAN]) / 256
     return kernel.sum(dim=1, keepdim=True) * STD / 256, bias + (kernel.sum(dim=(2, 3)) * shift).sum(dim=1)
