@@ -43,6 +43,7 @@ class Work:
     units: int  # crops or pixels in `inputs`
     unit: str
     precision: str = "float32"
+    weights: str | None = None  # name of an encoder in the manifest
 
 
 def multiply_adds(model: Path, shape: Sequence[int]) -> int:
@@ -110,14 +111,18 @@ def rate(precision: str, threads: int, rounds: int) -> float:
 def works(manifest: Mapping[str, Any]) -> list[Work]:
     """The networks that ship, each with a typical input."""
     random = np.random.default_rng(0)
-    name = manifest["default"]["encoder"]
-    entry = manifest["weights"][name]
-    side = entry["input"]["height"]
-    crops = random.integers(0, 256, (BATCH, side, side, 1)).astype(np.uint8)
-    found = [Work(f"{name}, batch {BATCH}", BUNDLED / entry["files"]["onnx"]["path"], crops, BATCH, "crop")]
-    if "int8" in entry["files"]:
-        model = BUNDLED / entry["files"]["int8"]["path"]
-        found.append(Work(f"{name} int8, batch {BATCH}", model, crops, BATCH, "crop", "int8"))
+    found = []
+    default, weights = manifest["default"]["encoder"], manifest["weights"]
+    encoders = [name for name, entry in weights.items() if entry["kind"] == "encoder"]
+    for name in sorted(encoders, key=lambda name: name != default):
+        entry = weights[name]
+        side = entry["input"]["height"]
+        crops = random.integers(0, 256, (BATCH, side, side, 1)).astype(np.uint8)
+        model = BUNDLED / entry["files"]["onnx"]["path"]
+        found.append(Work(f"{name}, batch {BATCH}", model, crops, BATCH, "crop", weights=name))
+        if "int8" in entry["files"]:
+            model = BUNDLED / entry["files"]["int8"]["path"]
+            found.append(Work(f"{name} int8, batch {BATCH}", model, crops, BATCH, "crop", "int8", name))
     strip = random.random((1, 3, *STRIP), np.float32) * 255
     found.append(Work("P-Net, one strip", BUNDLED / "mtcnn_pnet.onnx", strip, math.prod(STRIP), "pixel"))
     for network, (count, size) in CROPS.items():
@@ -129,8 +134,8 @@ def works(manifest: Mapping[str, Any]) -> list[Work]:
 
 def caller(work: Work, threads: int) -> Callable[[], object]:
     """One call: of an encoder as the package makes it, which cuts batches into runs that fit the cache."""
-    if "Net" not in work.title:
-        entry = load_manifest().entry(None, "encoder")
+    if work.weights is not None:
+        entry = load_manifest().entry(work.weights, "encoder")
         encoder = Encoder(entry, resolve(entry), precision=work.precision, device="cpu", threads=threads)
         return lambda: encoder.encode(work.inputs)
     session = make_session(work.model, device="cpu", threads=threads)
