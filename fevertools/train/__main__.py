@@ -143,8 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    import torch
-
     from fevertools.train.datasets.ferplus import default_data_root
     from fevertools.train.loop import RunOptions, fit
     from fevertools.train.methods import build_method
@@ -165,9 +163,6 @@ def _fit(options: argparse.Namespace) -> None:
         tensorboard=options.tensorboard,
     )
     fit(method, run)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # one that leaves early takes the connections of the others with it
-        torch.distributed.destroy_process_group()
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, str]:

@@ -64,6 +64,15 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
             cannot be shared evenly.
         MissingExtraError: TensorBoard is asked for and not installed.
     """
+    joined = torch.distributed.is_initialized()
+    figures = _fit(method, options)
+    if torch.distributed.is_initialized() and not joined:
+        torch.distributed.barrier()  # one that leaves early takes the connections of the others with it
+        torch.distributed.destroy_process_group()
+    return figures
+
+
+def _fit(method: Method, options: RunOptions) -> dict[str, float]:
     recipe, optim = method.recipe, method.recipe.optim
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "checkpoint.safetensors"
@@ -98,7 +107,7 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
         for batches in itertools.islice(steps, per_epoch - offset):
             network.train()
             warmup, period = int(optim.warmup_epochs * per_epoch), optim.step_epochs * per_epoch
-            factor = schedule(step, total, warmup, optim.schedule, period)
+            factor = schedule(step, total, warmup, optim.schedule, period, optim.floor)
             if optim.schedule == "plateau":
                 factor *= plateau.factor
             method.learning_rate = optim.learning_rate * factor
@@ -199,8 +208,8 @@ def make_optimizer(network: nn.Module, optim: OptimOptions) -> Optimizer:
     return adam(groups, lr=optim.learning_rate, fused=True)
 
 
-def schedule(step: int, total: int, warmup: int, kind: str = "cosine", period: int = 0) -> float:
-    """Factor 0-1 of the learning rate at `step`: linear warm-up, then half a cosine down to zero.
+def schedule(step: int, total: int, warmup: int, kind: str = "cosine", period: int = 0, floor: float = 0.0) -> float:
+    """Factor 0-1 of the learning rate at `step`: linear warm-up, then half a cosine down to `floor`.
 
     Kind "step" divides it by ten after every `period` of all steps; other kinds leave it at 1.
     """
@@ -210,7 +219,7 @@ def schedule(step: int, total: int, warmup: int, kind: str = "cosine", period: i
         return float(10.0 ** -(step // period))
     if kind != "cosine":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 @dataclasses.dataclass(slots=True)

@@ -94,6 +94,7 @@ def test_schedule() -> None:
     assert schedule(10, 100, 10) == pytest.approx(1)
     assert schedule(55, 100, 10) == pytest.approx(0.5)
     assert schedule(100, 100, 10) == pytest.approx(0)
+    assert [schedule(s, 100, 10, floor=0.2) for s in (10, 55, 100)] == pytest.approx([1.0, 0.6, 0.2])
 
 
 def test_moving_average() -> None:
