@@ -150,14 +150,14 @@ def emoxnet_f1(results: Path) -> str:
 def densenet(results: Path) -> str:
     """FER-2013's labels on PublicTest and PrivateTest, alone and as an ensemble, and how compact the classes are."""
     rows = header(
-        "network", "Public / PrivateTest %", "five checkpoints %", "variance inside of classes : between", "paper %",
-        "paper, five checkpoints %",
+        "network", "Public / PrivateTest %", "five checkpoints %", "with mirror images %",
+        "variance inside of classes : between", "paper %", "paper, five checkpoints %",
     )  # fmt: skip
     for name, (title, *paper) in DENSENETS.items():
         alone, together = read(results, name), read(results, f"{name}-ensemble")
         ours = [
-            cell(*(at(f, split, "single", "fer2013", "all", "accuracy") for split in ("PublicTest", "PrivateTest")))
-            for f in (alone, together)
+            cell(*(at(f, split, view, "fer2013", "all", "accuracy") for split in ("PublicTest", "PrivateTest")))
+            for f, view in ((alone, "single"), (together, "single"), (together, "flip"))
         ]
         theirs = [cell(*pair, digits=1) for pair in paper]
         rows.append(f"| {title} | {' | '.join([*ours, cell(at(alone, 'spread', 'ratio')), *theirs])} |")
