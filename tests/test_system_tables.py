@@ -52,7 +52,9 @@ def test_emoxnet(tmp_path: Path) -> None:
 def test_densenet(tmp_path: Path) -> None:
     def result(public: float, private: float) -> dict:
         split = {
-            name: {"single": {"fer2013": {"all": {"accuracy": value}}}}
+            name: {
+                view: {"fer2013": {"all": {"accuracy": value + gain}}} for view, gain in (("single", 0), ("flip", 0.5))
+            }
             for name, value in (("PublicTest", public), ("PrivateTest", private))
         }
         return {**split, "spread": {"split": "PrivateTest", "intra": 3.0, "inter": 4.0, "ratio": 0.75}}
@@ -61,7 +63,7 @@ def test_densenet(tmp_path: Path) -> None:
     alone = {"PrivateTest": result(0, 70)["PrivateTest"]}
     write(tmp_path, "system-densenet-bc-ensemble", alone)
     row = systems.densenet(tmp_path).splitlines()[2]
-    assert row == "| DenseNet-BC | 68.00 / 69.12 | - / 70.00 | 0.75 | 69.5 / 70.7 | 69.8 / 71.0 |"
+    assert row == "| DenseNet-BC | 68.00 / 69.12 | - / 70.00 | - / 70.50 | 0.75 | 69.5 / 70.7 | 69.8 / 71.0 |"
 
 
 def test_omni_over_seeds(tmp_path: Path) -> None:
