@@ -239,13 +239,17 @@ def curves(results: Path) -> str:
 
 
 def minutes(lines: Sequence[dict[str, Any]], until: int) -> float:
-    """How long a run took up to a step, from the minutes that it said were left: those of its interruptions are out."""
-    total, last, spent, rate = lines[-1]["step"], 0, 0.0, 0.0
+    """How long a run took up to a step, from the minutes that it said were left: those of its interruptions are out.
+
+    One that was made longer when it had ended said so each time that it came to an end.
+    """
+    ends = [line["step"] for line in lines if line.get("minutes_left") == 0] + [lines[-1]["step"]]
+    last, spent, rate = 0, 0.0, 0.0
     for line in lines:
         if "minutes_left" not in line or line["step"] > until:
             continue
-        if line["step"] < total:
-            rate = line["minutes_left"] / (total - line["step"])
+        if line["minutes_left"] > 0:
+            rate = line["minutes_left"] / (min(end for end in ends if end > line["step"]) - line["step"])
         spent, last = spent + rate * (line["step"] - last), line["step"]
     return spent + rate * (until - last)
 

@@ -123,6 +123,13 @@ def test_curves(tmp_path: Path) -> None:
     assert rows[4].endswith("| 12 |")
 
 
+def test_minutes_of_a_run_that_was_made_longer() -> None:
+    """Four steps of a minute each, as the run of four said, then four of two minutes."""
+    lines = [{"step": step, "minutes_left": 4.0 - step} for step in range(1, 5)]
+    lines += [{"step": step, "minutes_left": 2.0 * (8 - step)} for step in range(5, 9)]
+    assert [systems.minutes(lines, step) for step in (2, 4, 6, 8)] == [2, 4, 8, 12]
+
+
 def test_no_curves(tmp_path: Path) -> None:
     assert systems.curves(tmp_path) == "Nothing has been measured yet."
 

@@ -1,11 +1,13 @@
 """The training loop. Reads top to bottom: set up, resume, then epochs of steps, each logged as one JSON line."""
 
+import bisect
 import copy
 import dataclasses
 import itertools
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -60,8 +62,8 @@ def fit(method: Method, options: RunOptions) -> dict[str, float]:
     `checkpoint.safetensors` is where a run goes on; `best.safetensors` holds the moving average that validated best.
 
     Raises:
-        DataError: nothing to resume, a folder that already holds a run, a checkpoint of another recipe, or batches that
-            cannot be shared evenly.
+        DataError: nothing to resume, a folder that already holds a run, a checkpoint of another recipe, batches that
+            cannot be shared evenly, or restarts that do not fit the run.
         MissingExtraError: TensorBoard is asked for and not installed.
     """
     joined = torch.distributed.is_initialized()
@@ -97,6 +99,12 @@ def _fit(method: Method, options: RunOptions) -> dict[str, float]:
     if per_epoch == 0:
         raise DataError(f"an epoch has {method.steps_per_epoch} batches, and optim.accumulate is {optim.accumulate}")
     total, began, first, images, figures = optim.epochs * per_epoch, time.monotonic(), step, 0, {}
+    rising = itertools.pairwise([0, *optim.restarts, optim.epochs])
+    if optim.restarts and (optim.schedule != "cosine" or any(first >= second for first, second in rising)):
+        raise DataError(
+            f"optim.restarts, {list(optim.restarts)}, must rise between 0 and {optim.epochs} epochs, with a cosine"
+        )
+    restarts = [epoch * per_epoch for epoch in optim.restarts]
     watched = optim.schedule == "plateau" or optim.stop_after > 0
     log = Log(options.output / "log.jsonl", step, fabric)
     while step < total and not 0 < optim.stop_after <= plateau.stale:
@@ -107,7 +115,7 @@ def _fit(method: Method, options: RunOptions) -> dict[str, float]:
         for batches in itertools.islice(steps, per_epoch - offset):
             network.train()
             warmup, period = int(optim.warmup_epochs * per_epoch), optim.step_epochs * per_epoch
-            factor = schedule(step, total, warmup, optim.schedule, period, optim.floor)
+            factor = schedule(step, total, warmup, optim.schedule, period, optim.floor, restarts)
             if optim.schedule == "plateau":
                 factor *= plateau.factor
             method.learning_rate = optim.learning_rate * factor
@@ -208,10 +216,19 @@ def make_optimizer(network: nn.Module, optim: OptimOptions) -> Optimizer:
     return adam(groups, lr=optim.learning_rate, fused=True)
 
 
-def schedule(step: int, total: int, warmup: int, kind: str = "cosine", period: int = 0, floor: float = 0.0) -> float:
+def schedule(
+    step: int,
+    total: int,
+    warmup: int,
+    kind: str = "cosine",
+    period: int = 0,
+    floor: float = 0.0,
+    restarts: Sequence[int] = (),
+) -> float:
     """Factor 0-1 of the learning rate at `step`: linear warm-up, then half a cosine down to `floor`.
 
-    Kind "step" divides it by ten after every `period` of all steps; other kinds leave it at 1.
+    After each of the steps in `restarts` the cosine begins anew, at 1 (SGDR, Loshchilov and Hutter 2017, Eq. 5). Kind
+    "step" divides the factor by ten after every `period` of all steps; other kinds leave it at 1.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -219,7 +236,9 @@ def schedule(step: int, total: int, warmup: int, kind: str = "cosine", period: i
         return float(10.0 ** -(step // period))
     if kind != "cosine":
         return 1.0
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    number = bisect.bisect_right(restarts, step)
+    begin, end = [warmup, *restarts][number], [*restarts, total][number]
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, end - begin)))
 
 
 @dataclasses.dataclass(slots=True)

@@ -172,6 +172,7 @@ class OptimOptions:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"  # sgd has a Nesterov momentum of 0.9; adam's decay is L2
     schedule: Literal["cosine", "constant", "plateau", "step"] = "cosine"  # of the learning rate after the warm-up
     floor: float = 0.0  # of the cosine, as a share of the learning rate
+    restarts: tuple[int, ...] = ()  # epochs after which the cosine begins anew, without a warm-up
     step_epochs: int = 10  # epochs after each of which "step" divides the learning rate by ten
     watch: Literal["loss", "accuracy"] = "loss"  # of training, or on the validation split: what a plateau is one of
     patience: int = 5  # epochs in which it has to improve, else a plateau divides the learning rate by ten

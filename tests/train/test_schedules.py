@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fevertools.train.__main__ import main
 from fevertools.train.loop import make_optimizer, schedule
 from fevertools.train.recipe import OptimOptions
 from tests.train.conftest import fit_by_command
@@ -23,6 +24,26 @@ def test_divided_by_ten_after_every_period() -> None:
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert schedule(1, 30, 4, "step", 10) == 0.5  # after the warm-up
     assert schedule(15, 30, 0, "constant", 10) == 1
+
+
+def test_a_cosine_that_begins_anew() -> None:
+    """SGDR, Eq. 5, with cycles of 30 and 60 steps; the first, with its warm-up, is that of a run of 30."""
+    factors = [schedule(step, 90, 10, floor=0.2, restarts=[30]) for step in range(90)]
+    assert factors[:30] == [schedule(step, 30, 10, floor=0.2) for step in range(30)]
+    assert [factors[step] for step in (30, 60)] == pytest.approx([1, 0.6])
+    assert factors[30:] == sorted(factors[30:], reverse=True)
+    assert factors[89] == pytest.approx(0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [("[5]", "cosine"), ("[0]", "cosine"), ("[3, 2]", "cosine"), ("[2]", "step")])
+def test_restarts_that_do_not_fit(
+    made_data: Path, tmp_path: Path, options: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    restarts, kind = options
+    values = {**SMALL, "optim.schedule": kind, "optim.restarts": restarts}
+    command = ["fit", "omni_open", "--data", str(made_data), "--output", str(tmp_path / "run"), "--workers", "0"]
+    assert main([*command, *(word for item in values.items() for word in ("--set", "=".join(item)))]) == 2
+    assert "optim.restarts" in capsys.readouterr().err
 
 
 def test_epochs_of_a_run(made_data: Path, tmp_path: Path) -> None:
