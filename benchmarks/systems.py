@@ -248,7 +248,7 @@ def minutes(lines: Sequence[dict[str, Any]], until: int) -> float:
     for line in lines:
         if "minutes_left" not in line or line["step"] > until:
             continue
-        if line["minutes_left"] > 0:
+        if line["minutes_left"] > 0 and line["step"] < ends[-1]:
             rate = line["minutes_left"] / (min(end for end in ends if end > line["step"]) - line["step"])
         spent, last = spent + rate * (line["step"] - last), line["step"]
     return spent + rate * (until - last)

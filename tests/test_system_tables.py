@@ -128,6 +128,7 @@ def test_minutes_of_a_run_that_was_made_longer() -> None:
     lines = [{"step": step, "minutes_left": 4.0 - step} for step in range(1, 5)]
     lines += [{"step": step, "minutes_left": 2.0 * (8 - step)} for step in range(5, 9)]
     assert [systems.minutes(lines, step) for step in (2, 4, 6, 8)] == [2, 4, 8, 12]
+    assert systems.minutes(lines[:6], 6) > 4  # one that has not ended yet
 
 
 def test_no_curves(tmp_path: Path) -> None:
