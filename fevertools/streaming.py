@@ -130,7 +130,7 @@ def work_in_groups(
             group.append(next(iterator))
         except StopIteration:
             break
-        except Exception:
+        except Exception:  # of the caller's iterator, any kind; it goes on below, behind what it gave before
             yield from _results(running, group, work, pool)
             raise
         if is_whole(group):

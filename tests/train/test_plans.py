@@ -25,7 +25,7 @@ def titles(name: str, setup: Setup) -> list[str]:
 
 
 MEMBERS = [f"fit emoxnet-{name}-open" for name in ("vgg16", "densenet121", "seresnet34", "seresnext50")]
-SAID = "outputs of published:deepfever-s for 26 views"  # once: all members and the ensemble share them
+SAID = "outputs of published:deepfever-s for 38 views"  # once: all members and the ensemble share them
 MEASURED = "evaluation on the test split"
 PLANS = {
     "deepfever_s": [*(f"fit deepfever-s-teacher-{t}" for t in ("256", "128", "vgg", "resnet")),
