@@ -38,6 +38,8 @@ PAPER_F1 = {
 DENSENETS = {
     "densenet-bc": ("DenseNet-BC", (69.5, 70.7), (69.8, 71.0)),
     "densenet-bc-center": ("DenseNet-BC, center loss", (68.9, 70.7), (69.7, 70.9)),
+    "densenet-bc-soft": ("DenseNet-BC, soft labels", (None,), (None,)),
+    "densenet-bc-center-soft": ("DenseNet-BC, center loss, soft labels", (None,), (None,)),
     "densenet-wide-bc": ("wide DenseNet-BC", (70.2, 71.5), (70.9, 71.9)),
     "densenet-wide-bc-center": ("wide DenseNet-BC, center loss", (70.6, 72.2), (70.7, 72.2)),
 }

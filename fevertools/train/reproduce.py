@@ -22,7 +22,7 @@ from fevertools.train.quantize import quantize
 from fevertools.train.recipe import Recipe, load_recipe
 from fevertools.train.stages import Setup, Stage, run_stages
 
-LEARN_FROM_STORED = ("deepfever-student", "emoxnet", "emoxnet-lite")
+LEARN_FROM_STORED = ("deepfever-student", "densenet-center", "emoxnet", "emoxnet-lite")
 """Systems whose teachers' outputs are computed before."""
 
 NOT_SHIPPED = ("densenet-center", "ed2l", "emoxnet")

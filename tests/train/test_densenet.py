@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from fevertools.errors import DataError
 from fevertools.train import checkpoint
+from fevertools.train.__main__ import main
 from fevertools.train.datasets.ferplus import read_ferplus
 from fevertools.train.loop import Plateau
-from fevertools.train.methods.discriminative import DiscriminativeLearning, make_discriminative
+from fevertools.train.methods.discriminative import DiscriminativeLearning, make_discriminative, soft_labels
+from fevertools.train.methods.targets import find_teacher
 from fevertools.train.models.densenet import DenseNet, Discriminative
 from fevertools.train.recipe import DenseNetOptions, Recipe, load_recipe, recipe_names
 from tests.train.conftest import fit_by_command
@@ -90,6 +93,42 @@ def test_lambda_zero_is_no_center_loss(made_data: Path) -> None:
     assert losses.total.item() == losses.terms["cross_entropy"].item()
 
 
+def test_soft_labels_are_what_embeddings_tell() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(7).repeat(40)
+    embedding = torch.eye(7)[label] + torch.randn(3, 280, 7, generator=generator) / 2
+    said = soft_labels(embedding.half(), label, consensus=0.0)
+    assert said.dtype == torch.float16
+    torch.testing.assert_close(said.float().sum(dim=2), torch.ones(3, 280), rtol=0, atol=5e-3)
+    third = said[2]  # no regression has seen it
+    assert (third.argmax(dim=1) == label).float().mean() > 0.6
+    halved = soft_labels(embedding.half(), label, consensus=0.5)
+    torch.testing.assert_close(halved.float(), (said.float() + said.float().mean(dim=0)) / 2, rtol=0, atol=2e-3)
+
+
+def test_learns_what_a_teacher_makes_of_the_labels(made_data: Path, tmp_path: Path) -> None:
+    recipe, data = small("densenet_bc_center_soft_open", distill__views="2"), read_ferplus(made_data)
+    with pytest.raises(DataError, match="teach"):
+        DiscriminativeLearning(recipe, data, tmp_path)
+    options = ["--set", "distill.views=2", "--set", "model.resolution=42"]
+    assert (
+        main(["teach", recipe.name.replace("-", "_"), "--data", str(made_data), "--runs", str(tmp_path), *options]) == 0
+    )
+    method = DiscriminativeLearning(recipe, data, tmp_path)
+    crops, label, soft = next(iter(method.batches(3, 0, workers=0)))
+    assert method.views == 2
+    method.learning_rate = 1e9  # at which the center loss, whose rate is its own, weighs nothing
+    losses = method.losses(method.network.eval(), (crops, label, soft))
+    log_probabilities = method.network(crops).fer2013.log_softmax(dim=1)
+    hard = -log_probabilities[torch.arange(len(label)), label].mean().item()
+    by_hand = 0.25 * hard - 0.75 * (soft.float() * log_probabilities).sum(dim=1).mean().item()
+    assert losses.total.item() == pytest.approx(by_hand, rel=1e-4)
+    with pytest.raises(DataError, match="one teacher or none"):
+        DiscriminativeLearning(small("densenet_bc_soft_open", distill__teachers='["x", "y"]'), data, tmp_path)
+    with pytest.raises(DataError, match="published:NAME"):
+        find_teacher("a-run", tmp_path, embedding=True)
+
+
 def test_plateau() -> None:
     plateau = Plateau(patience=2)
     factors = []
@@ -106,6 +145,11 @@ def test_plateau() -> None:
 def test_every_recipe_learns_and_resumes(made_data: Path, tmp_path: Path, recipe: str) -> None:
     options = {**SMALL, "optim.epochs": "4", "optim.learning_rate": "0.05", "optim.ema_decay": "0.0"}
 
+    if load_recipe(recipe).distill.teachers:
+        options["distill.views"] = "2"
+        settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
+        assert main(["teach", recipe, "--data", str(made_data), "--runs", str(tmp_path), *settings]) == 0
+
     def fit(folder: str, *extra: str) -> Path:
         return fit_by_command(recipe, made_data, tmp_path / folder, options, *extra)
 
@@ -116,7 +160,7 @@ def test_every_recipe_learns_and_resumes(made_data: Path, tmp_path: Path, recipe
     for name, tensor in first[0].items():
         torch.testing.assert_close(tensor, second[0][name], rtol=0, atol=0, msg=name)
     assert sorted(path.name for path in whole.glob("epoch-*")) == [f"epoch-{n:04d}.safetensors" for n in range(1, 5)]
-    method = DiscriminativeLearning(load_recipe(recipe, options), read_ferplus(made_data))
+    method = DiscriminativeLearning(load_recipe(recipe, options), read_ferplus(made_data), tmp_path)
     checkpoint.load_weights(method.network, first[0], "average.", whole)
     assert method.validate(method.network)["cross_entropy"] < 1.0  # a constant guess has ln 4 = 1.39
 

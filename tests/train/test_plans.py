@@ -38,6 +38,8 @@ PLANS = {
     "emoxnet_lite": [SAID, *MEMBERS, "fit emoxnet-open", "outputs of emoxnet-open for", "fit emoxnet-lite", "export",
                      MEASURED, MEASURED],
     "densenet_bc_center_open": ["fit densenet-bc-center-open", MEASURED, MEASURED],
+    "densenet_bc_soft_open": ["outputs of published:deepfever-s for 10 views", "fit densenet-bc-soft-open", MEASURED,
+                              MEASURED],
     "ed2l_open": ["fit ed2l-open", MEASURED],
     "ed2l": ["fit ed2l"],
     "omni_resnet34_das": ["fit omni-resnet34", "mine", "distil", "fit omni-resnet34-das",

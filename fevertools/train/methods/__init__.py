@@ -60,7 +60,7 @@ def _discriminative(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | N
     from fevertools.train.datasets.ferplus import read_ferplus
     from fevertools.train.methods.discriminative import DiscriminativeLearning
 
-    return DiscriminativeLearning(recipe, read_ferplus(root) if data is None else data)
+    return DiscriminativeLearning(recipe, read_ferplus(root) if data is None else data, runs)
 
 
 def _ed2l(recipe: "Recipe", root: Path, runs: Path, data: "FerPlus | None") -> "Method":

@@ -23,7 +23,7 @@ class DistillingAndDispelling(OnFer2013):
         """A random network."""
         return make_ed2l(self.recipe)
 
-    def losses(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Losses:
+    def losses(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Losses:
         """Losses of one batch."""
         crops, label = batch
         return ed2l_losses(self.network, network(crops), label, self.recipe.ed2l)

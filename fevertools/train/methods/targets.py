@@ -17,6 +17,7 @@ from fevertools.train import checkpoint
 from fevertools.train.datasets.ferplus import SIZE, FerPlus
 from fevertools.train.loop import precision
 from fevertools.train.methods.classify import training_rows
+from fevertools.train.methods.fer2013 import clean_rows
 from fevertools.train.methods.frames import Frames
 from fevertools.train.models.student import Output
 from fevertools.train.recipe import AugmentOptions, Recipe, from_table
@@ -27,10 +28,15 @@ Images = npt.NDArray[np.uint8]
 PUBLISHED = "published:"
 """In front of a teacher's name: weights of the manifest, not a run."""
 
+FER2013_ONLY = "densenet-center"
+"""The system that learns FER-2013's labels on all its faces. No weights of the manifest have a head for these: it gets
+their embeddings, and reads its soft labels out of them."""
+
 
 def taught_faces(recipe: Recipe, data: FerPlus, unlabeled: Images) -> Images:
     """The faces of a student's recipe in the order of the stored outputs, labelled ones first: uint8 (N, 48, 48)."""
-    return np.concatenate([data.images[training_rows(recipe, data).rows], unlabeled])
+    rows = clean_rows(data) if recipe.system == FER2013_ONLY else training_rows(recipe, data).rows
+    return np.concatenate([data.images[rows], unlabeled])
 
 
 def targets_path(recipe: Recipe, teacher: str, runs: Path) -> Path:
@@ -57,7 +63,7 @@ def teach(recipe: Recipe, teacher: str, images: Images, runs: Path, device: str 
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    answer, resolution = find_teacher(teacher, runs)
+    answer, resolution = find_teacher(teacher, runs, embedding=recipe.system == FER2013_ONLY)
     fabric = Fabric(accelerator=device, devices=1, precision=precision(recipe.optim))  # type: ignore[arg-type]
     network = fabric.setup_module(answer)
     frames = Frames(images, resolution, recipe.augment, recipe.seed)
@@ -91,29 +97,36 @@ class Teacher(nn.Module):
 
 
 class Published(nn.Module):
-    """Weights of the manifest as a function of frames: uint8 (N, 48, 48, 1) -> logits float32 (N, 8)."""
+    """Weights of the manifest as a function of frames: uint8 (N, 48, 48, 1) -> float32 (N, 8) logits, or embeddings."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, embedding: bool) -> None:
         from fevertools.train.evaluate.networks import shipped
 
         super().__init__()
-        self.predict = shipped(name)
+        self.predict, self.embedding = shipped(name), embedding
 
     def forward(self, crops: Tensor) -> Tensor:
-        logits = self.predict(crops.cpu().numpy()).logits
-        assert logits is not None
-        return torch.from_numpy(logits)
+        output = self.predict(crops.cpu().numpy())
+        said = output.embedding if self.embedding else output.logits
+        assert said is not None
+        return torch.from_numpy(said)
 
 
-def find_teacher(teacher: str, runs: Path) -> tuple[nn.Module, int]:
+def find_teacher(teacher: str, runs: Path, embedding: bool = False) -> tuple[nn.Module, int]:
     """A teacher by its name, as `load_teacher` returns it.
 
     Args:
         teacher: of a run, or `PUBLISHED` and the name of weights in the manifest.
         runs: folder of the runs.
+        embedding: it is asked for its embeddings, which only published weights are.
+
+    Raises:
+        DataError: embeddings of a run.
     """
     if teacher.startswith(PUBLISHED):
-        return Published(teacher.removeprefix(PUBLISHED)), SIZE
+        return Published(teacher.removeprefix(PUBLISHED), embedding), SIZE
+    if embedding:
+        raise DataError(f"{teacher!r} is a run: for FER-2013's labels name a teacher as {PUBLISHED}NAME")
     return load_teacher(runs / teacher / "checkpoint.safetensors")
 
 
