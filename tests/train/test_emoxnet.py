@@ -230,5 +230,7 @@ def test_lite_learns_what_the_ensemble_says(data: FerPlus, tmp_path: Path) -> No
 
 def test_plan_of_the_open_runs() -> None:
     names = [recipe.name for recipe in requirements(load_recipe("emoxnet_lite"))]
-    members = [f"emoxnet-{name}-open" for name in ("vgg16", "densenet121", "seresnet34", "seresnext50")]
-    assert names == [*members, "emoxnet-open"]
+    tuned = [
+        f"emoxnet-{name}-{stage}" for name in ("vgg16", "densenet121", "seresnet34") for stage in ("open", "tuned-open")
+    ]
+    assert names == [*tuned, "emoxnet-seresnext50-open", "emoxnet-open"]

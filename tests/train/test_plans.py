@@ -24,8 +24,11 @@ def titles(name: str, setup: Setup) -> list[str]:
     return [stage.title.partition(", into")[0] for stage in plan(load_recipe(name), setup)]
 
 
-MEMBERS = [f"fit emoxnet-{name}-open" for name in ("vgg16", "densenet121", "seresnet34", "seresnext50")]
-SAID = "outputs of published:deepfever-s for 38 views"  # once: all members and the ensemble share them
+TUNED = [
+    f"fit emoxnet-{name}-{stage}" for name in ("vgg16", "densenet121", "seresnet34") for stage in ("open", "tuned")
+]
+MEMBERS = [*TUNED, "fit emoxnet-seresnext50-open"]
+SAID = "outputs of published:deepfever-s for 38 views"  # once: all members share them
 MEASURED = "evaluation on the test split"
 PLANS = {
     "deepfever_s": [*(f"fit deepfever-s-teacher-{t}" for t in ("256", "128", "vgg", "resnet")),
@@ -40,6 +43,8 @@ PLANS = {
     "densenet_bc_center_open": ["fit densenet-bc-center-open", MEASURED, MEASURED],
     "densenet_bc_soft_open": ["outputs of published:deepfever-s for 10 views", "fit densenet-bc-soft-open", MEASURED,
                               MEASURED],
+    "densenet_bc_soft_long_open": ["outputs of published:deepfever-s for 32 views", "fit densenet-bc-soft-long-open",
+                                   MEASURED, MEASURED],
     "ed2l_open": ["fit ed2l-open", MEASURED],
     "ed2l": ["fit ed2l"],
     "omni_resnet34_das": ["fit omni-resnet34", "mine", "distil", "fit omni-resnet34-das",
