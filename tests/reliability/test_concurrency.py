@@ -1,7 +1,6 @@
 """Threads, processes and event loops give what one call after another gives, bit by bit, and leak nothing."""
 
 import asyncio
-import gc
 import multiprocessing
 import os
 import subprocess
