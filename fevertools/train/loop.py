@@ -160,7 +160,7 @@ def _fit(method: Method, options: RunOptions) -> dict[str, float]:
                 checkpoint.save(file, method.network, average, optimizer, state)
                 if (ends_epoch or stop) and improved:
                     checkpoint.save(options.output / "best.safetensors", method.network, average, optimizer, state)
-                if ends_epoch and optim.keep_epochs > 0:
+                if optim.keep_epochs > 0 and ends_epoch and (not restarts or step in {*restarts, total}):
                     checkpoint.keep(options.output, step // per_epoch, optim.keep_epochs, average, state)
             if stop:
                 return figures

@@ -187,7 +187,7 @@ class OptimOptions:
     ema_decay: float = 0.999  # 0 turns it off
     gradient_clip: float = 5.0  # greatest norm; 0 turns it off
     mixup: float = 0.0  # Beta(mixup, mixup); 0 turns it off
-    keep_epochs: int = 0  # the last epochs whose networks are kept, as members of an ensemble
+    keep_epochs: int = 0  # the last epochs, or ends of cosines if there are restarts, kept as members of an ensemble
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
 

@@ -149,6 +149,8 @@ def test_every_recipe_learns_and_resumes(made_data: Path, tmp_path: Path, recipe
         options["distill.views"] = "2"
         settings = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
         assert main(["teach", recipe, "--data", str(made_data), "--runs", str(tmp_path), *settings]) == 0
+    if load_recipe(recipe).optim.restarts:
+        options["optim.restarts"] = "[1, 2, 3]"
 
     def fit(folder: str, *extra: str) -> Path:
         return fit_by_command(recipe, made_data, tmp_path / folder, options, *extra)
@@ -163,6 +165,27 @@ def test_every_recipe_learns_and_resumes(made_data: Path, tmp_path: Path, recipe
     method = DiscriminativeLearning(load_recipe(recipe, options), read_ferplus(made_data), tmp_path)
     checkpoint.load_weights(method.network, first[0], "average.", whole)
     assert method.validate(method.network)["cross_entropy"] < 1.0  # a constant guess has ln 4 = 1.39
+
+
+def test_ends_of_cosines_are_kept(made_data: Path, tmp_path: Path) -> None:
+    options = {**SMALL, "optim.epochs": "4", "optim.restarts": "[1, 3]", "optim.schedule": "cosine"}
+    run = fit_by_command("densenet_bc_open", made_data, tmp_path / "run", options)
+    assert sorted(path.name for path in run.glob("epoch-*")) == [f"epoch-{n:04d}.safetensors" for n in (1, 3, 4)]
+
+
+def test_mixes_faces_and_labels(made_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read_ferplus(made_data)
+    with pytest.raises(DataError, match="mixture"):
+        DiscriminativeLearning(small("densenet_bc_center_open", optim__mixup="0.5"), data)
+    method = DiscriminativeLearning(small("densenet_bc_open", optim__mixup="0.5"), data)
+    crops, label = next(iter(method.batches(0, 0, workers=0)))
+    weight = 0.7
+    monkeypatch.setattr(np.random, "beta", lambda a, b: weight)
+    losses = method.losses(method.network.eval(), (crops, label))
+    mixed = weight * crops.float() + (1 - weight) * crops.flip(0).float()
+    log_probabilities = method.network(mixed).fer2013.log_softmax(dim=1)
+    own, other = (-log_probabilities[torch.arange(len(label)), named].mean() for named in (label, label.flip(0)))
+    torch.testing.assert_close(losses.total, weight * own + (1 - weight) * other, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_last_epochs_are_kept(tmp_path: Path) -> None:

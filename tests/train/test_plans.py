@@ -45,6 +45,8 @@ PLANS = {
                               MEASURED],
     "densenet_bc_soft_long_open": ["outputs of published:deepfever-s for 32 views", "fit densenet-bc-soft-long-open",
                                    MEASURED, MEASURED],
+    "densenet_bc_soft_cycles_open": ["outputs of published:deepfever-s for 32 views",
+                                     "fit densenet-bc-soft-cycles-open", MEASURED, MEASURED],
     "ed2l_open": ["fit ed2l-open", MEASURED],
     "ed2l": ["fit ed2l"],
     "omni_resnet34_das": ["fit omni-resnet34", "mine", "distil", "fit omni-resnet34-das",

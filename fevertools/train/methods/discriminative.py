@@ -1,5 +1,7 @@
 """DenseNet with center loss on the seven labels of FER-2013 ("Discriminative Deep Feature Learning")."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 from fevertools.errors import DataError
 from fevertools.labels import FER2013
+from fevertools.train.datasets.ferplus import FerPlus
 from fevertools.train.evaluate.probe import ProbeOptions, fit_probe, probe_scores
 from fevertools.train.losses import Losses
 from fevertools.train.losses.soft_cross_entropy import soft_cross_entropy
@@ -31,9 +34,17 @@ class DiscriminativeLearning(OnFer2013):
     Where the recipe names a teacher, which the paper does not have, the cross-entropy is `losses.fer2013` parts of that
     with the label and `losses.soft_fer2013` parts of that with what a logistic regression on the teacher's embedding of
     the very view gives for probabilities: other people may have named the face otherwise.
+
+    Raises:
+        DataError: mixup and center loss together.
     """
 
     network: Discriminative
+
+    def __init__(self, recipe: Recipe, data: FerPlus, runs: Path = Path("runs")) -> None:
+        if recipe.optim.mixup > 0 and recipe.losses.center > 0:
+            raise DataError("a mixture of two faces has no class center: set optim.mixup or losses.center to 0")
+        super().__init__(recipe, data, runs)
 
     def start(self, images: npt.NDArray[np.uint8]) -> Discriminative:
         """He's initialisation, and the mean and deviation of every pixel."""
@@ -55,11 +66,15 @@ class DiscriminativeLearning(OnFer2013):
     def losses(self, network: nn.Module, batch: tuple[Tensor, ...]) -> Losses:
         """Losses of one batch; the centers move with it (Eq. 6)."""
         crops, label, *said = batch
+        targets = [F.one_hot(label, len(FER2013)).float(), *(soft.float() for soft in said)]
+        if self.recipe.optim.mixup > 0:
+            weight = float(np.random.beta(self.recipe.optim.mixup, self.recipe.optim.mixup))  # noqa: NPY002 - state is in the checkpoint
+            crops, *targets = (torch.lerp(x.flip(0).float(), x.float(), weight) for x in (crops, *targets))
         output: Output = network(crops)
-        terms = {"cross_entropy": F.cross_entropy(output.fer2013.float(), label)}
+        terms = {"cross_entropy": soft_cross_entropy(output.fer2013, targets[0])}
         total = self.recipe.losses.fer2013 * terms["cross_entropy"]
-        for soft in said:
-            terms["soft_fer2013"] = soft_cross_entropy(output.fer2013, soft.float())
+        for soft in targets[1:]:
+            terms["soft_fer2013"] = soft_cross_entropy(output.fer2013, soft)
             total = total + self.recipe.losses.soft_fer2013 * terms["soft_fer2013"]
         center = self.network.center(output.embedding, label)
         self.network.center.update(output.embedding, label)
