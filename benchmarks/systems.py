@@ -41,6 +41,7 @@ DENSENETS = {
     "densenet-bc-soft": ("DenseNet-BC, soft labels", (None,), (None,)),
     "densenet-bc-center-soft": ("DenseNet-BC, center loss, soft labels", (None,), (None,)),
     "densenet-bc-soft-long": ("DenseNet-BC, soft labels, longer", (None,), (None,)),
+    "densenet-bc-soft-cycles": ("DenseNet-BC, soft labels, five cosines", (None,), (None,)),
     "densenet-wide-bc": ("wide DenseNet-BC", (70.2, 71.5), (70.9, 71.9)),
     "densenet-wide-bc-center": ("wide DenseNet-BC, center loss", (70.6, 72.2), (70.7, 72.2)),
 }
